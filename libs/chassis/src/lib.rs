@@ -1,0 +1,14 @@
+//! What every service needs that is not its business: settings, telemetry, transport, server, shutdown, status.
+
+pub mod server;
+pub mod settings;
+pub mod shutdown;
+pub mod status;
+pub mod telemetry;
+pub mod transport;
+
+mod auth;
+
+pub use server::{Service, Task};
+pub use settings::Settings;
+pub use status::Fault;
