@@ -131,7 +131,7 @@ fn check(layer: &str, found: BTreeMap<String, Value>, known: &BTreeMap<String, V
             let of_another_process =
                 SECTIONS.contains(&section) && !known.keys().any(|k| k.starts_with(&format!("{section}.")));
             if !of_another_process {
-                let near = known.keys().filter(|k| k.ends_with(key.rsplit('.').next().unwrap_or_default())).next();
+                let near = known.keys().find(|k| k.ends_with(key.rsplit('.').next().unwrap_or_default()));
                 let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 mistakes.push(format!("{layer}: unknown key {key}{hint}"));
             }

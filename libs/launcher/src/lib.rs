@@ -1,0 +1,108 @@
+//! Starts workers: processes that do heavy work and outlive a crash of whoever started them.
+
+pub mod contract;
+mod process;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+/// What to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worker {
+    /// Its identity: starting the same id twice gives one worker. Letters, digits, `-` and `_`.
+    pub id: String,
+    /// Program and arguments. `process:` runs the first as an executable.
+    pub command: Vec<String>,
+    /// Environment on top of the parent's.
+    pub env: Vec<(String, String)>,
+}
+
+/// How a worker stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// No worker has that id, or it was reaped.
+    Unknown,
+    /// It runs. The handle is for people and for tests: a process id on a laptop, a pod's name in a cluster.
+    Running {
+        /// Process id or pod name.
+        handle: String,
+    },
+    /// It ended.
+    Exited(Exit),
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It is gone and nobody saw how: its supervisor was killed too.
+    Lost,
+}
+
+/// What to send to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Finish the present step, save, leave (SIGTERM).
+    Terminate,
+    /// Die (SIGKILL).
+    Kill,
+}
+
+/// What can go wrong, by meaning.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The id or command is not acceptable.
+    #[error("worker {id} cannot be started: {reason}")]
+    Invalid {
+        /// Worker id.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// The disk is full.
+    #[error("the disk that holds {0} is full; free space, then retry")]
+    DiskFull(String),
+    /// The launcher cannot work.
+    #[error("the launcher {url} is unavailable: {reason}")]
+    Unavailable {
+        /// Where.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The port.
+#[async_trait]
+pub trait Launcher: Send + Sync + 'static {
+    /// Starts a worker. An id that runs or has exited without being reaped is left as it is.
+    async fn start(&self, worker: &Worker) -> Result<()>;
+    /// How it stands, also for workers that a former process started.
+    async fn status(&self, id: &str) -> Result<Status>;
+    /// Waits until it has ended. Cancel-safe.
+    async fn wait(&self, id: &str) -> Result<Exit>;
+    /// Sends a signal to it; nothing happens if it does not run.
+    async fn signal(&self, id: &str, signal: Signal) -> Result<()>;
+    /// Its output (stdout and stderr together) from a byte offset, at most 1 MiB.
+    async fn log(&self, id: &str, offset: u64) -> Result<Vec<u8>>;
+    /// Forgets a worker that has ended, with its output; a running one is killed first.
+    async fn reap(&self, id: &str) -> Result<()>;
+}
+
+/// Opens the launcher that a URL names: `process:///path/to/folder` keeps pid files, exit codes and output in that folder.
+pub async fn connect(url: &str) -> Result<Arc<dyn Launcher>> {
+    match url.split_once(':') {
+        Some(("process", _)) => Ok(Arc::new(process::ProcessLauncher::open(url).await?)),
+        _ => Err(Error::Unavailable {
+            url: url.to_owned(),
+            reason: "unknown scheme; use process:///path/to/folder".to_owned(),
+        }),
+    }
+}
