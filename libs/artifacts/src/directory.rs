@@ -49,14 +49,15 @@ impl Artifacts {
         })
         .await?;
         files.sort();
-        let entries = futures::stream::iter(files)
-            .map(async |(path, file)| {
+        // Futures are made before they are a stream: a stream's `map` would hide from callers that they are Send.
+        let stored: Vec<_> = files
+            .into_iter()
+            .map(|(path, file)| async move {
                 let (digest, size) = self.put_file(&file).await?;
                 Ok::<_, Error>(Entry { path, digest, size })
             })
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
+            .collect();
+        let entries = futures::stream::iter(stored).buffered(PARALLEL).try_collect().await?;
         self.put_manifest(&Manifest { kind: kind.to_owned(), entries, parents, annotations }).await
     }
 
@@ -69,14 +70,15 @@ impl Artifacts {
         }
         let owned = to.to_owned();
         let fresh = blocking(move || temporary(&owned, ".fetch-")).await?;
-        futures::stream::iter(&manifest.entries)
+        let fetched: Vec<_> = manifest
+            .entries
+            .iter()
             .map(|entry| {
                 let file = fresh.path().join(&entry.path);
                 async move { self.fetch_as(&entry.digest, &file, &file_of(entry, digest)).await }
             })
-            .buffer_unordered(PARALLEL)
-            .try_collect::<()>()
-            .await?;
+            .collect();
+        futures::stream::iter(fetched).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         let owned = to.to_owned();
         let renamed = blocking(move || {
             // A folder that somebody else fetched meanwhile, or a damaged one, goes aside and is deleted there.

@@ -60,11 +60,12 @@ impl Artifacts {
             .filter(|name| name.starts_with(prefix))
             .collect();
         names.sort_unstable();
-        let found: Vec<Option<(String, Digest)>> = futures::stream::iter(names)
-            .map(async |name| Ok::<_, Error>(self.resolve(&name).await?.map(|digest| (name, digest))))
-            .buffered(16)
-            .try_collect()
-            .await?;
+        let resolved: Vec<_> = names
+            .into_iter()
+            .map(|name| async move { Ok::<_, Error>(self.resolve(&name).await?.map(|digest| (name, digest))) })
+            .collect();
+        let found: Vec<Option<(String, Digest)>> =
+            futures::stream::iter(resolved).buffered(16).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 

@@ -14,8 +14,9 @@ use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 
-/// What generated clients are made over: `RegistryServiceClient::new(channel)`.
-pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+/// What generated clients are made over: `RegistryServiceClient::new(channel)`. Its error is a type without parameters: over a boxed
+/// error, the compiler cannot prove that handlers which hold a call may move between threads.
+pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
 /// How long a call without a deadline of its own may wait for its first answer.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
@@ -88,14 +89,14 @@ where
 }
 
 /// A connection error as UNAVAILABLE: tonic would call it UNKNOWN.
-fn unreachable(error: &BoxError) -> BoxError {
+fn unreachable(error: &BoxError) -> Status {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    Box::new(Status::unavailable(text))
+    Status::unavailable(text)
 }
 
 /// Reads `grpc-timeout`: digits and one of H, M, S, m, u, n.

@@ -43,7 +43,7 @@ topics! {
     /// Ends of evaluations.
     EVALUATION_EVENTS = "tidemill.evaluation.events", "tidemill.event.v1.JobEnded", "evaluation" => [];
     /// Ends of pipeline runs.
-    PIPELINE_RUN_EVENTS = "tidemill.pipelinerun.events", "tidemill.event.v1.JobEnded", "pipeline" => [];
+    PIPELINE_RUN_EVENTS = "tidemill.pipelinerun.events", "tidemill.event.v1.JobEnded", "pipeline" => ["pipeline"];
     /// New feedback.
     FEEDBACK_EVENTS = "tidemill.feedback.events", "tidemill.event.v1.FeedbackCreated", "ingestion" => ["pipeline"];
     /// Moves of aliases.

@@ -61,7 +61,8 @@ pub async fn run<J: Job>(
     let worker = Worker {
         id: id.clone(),
         command: command(platform, launch.service)?,
-        env: vec![(ARGUMENTS.to_owned(), arguments)],
+        // Idle OpenMP threads of libtorch spin by default; where a worker shares its cores with others, that stops everybody.
+        env: vec![(ARGUMENTS.to_owned(), arguments), ("GOMP_SPINCOUNT".to_owned(), "10000".to_owned())],
     };
     let launcher = &*platform.launcher;
     let (mut restarts, mut fruitless, mut furthest) = (0, 0, 0);

@@ -1,0 +1,50 @@
+# One-line verbs; `make help` lists them. Scripts are in .ci/.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint fmt bench bench-learn up down clean
+
+CACHE := $(or $(TIDEMILL_CACHE),$(HOME)/.cache/tidemill)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BUF := $(CACHE)/buf/node_modules/.bin/buf
+
+help: ## List every verb
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+setup: ## Install what is missing (system packages, libtorch, buf, protos); idempotent
+	@.ci/setup
+
+build: setup ## Build the server and the client
+	cargo build -p tidemill-standalone -p tidemill-cli
+
+demo: setup ## Run the whole loop on real text, and print a report (target/demo/report.json)
+	@.ci/demo
+
+test: setup ## Run every test: unit, contract, user stories, kill -9, clients in Python
+	cargo build -p tidemill-standalone -p tidemill-cli
+	cargo test --workspace $(CARGO_TEST_FLAGS)
+
+lint: setup ## Check formatting, clippy, protos
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(BUF) lint
+	$(BUF) format -d --exit-code
+
+fmt: setup ## Format sources and protos
+	cargo fmt --all
+	$(BUF) format -w
+
+bench: bench-learn ## Run every bench (results in target/bench/*.json)
+
+bench-learn: setup ## Train nanoGPT's CPU recipe, beside PyTorch
+	@tests/bench/learn
+
+up: build ## Start a server on this machine, in the background
+	@$(TARGET)/debug/tidemill up --detach
+
+down: build ## Stop it
+	@$(TARGET)/debug/tidemill down
+
+clean: ## Remove what was built and what the demo left; downloads in the cache stay
+	cargo clean
+	rm -rf target .setup

@@ -1,0 +1,22 @@
+//! Row formats, shards, manifests' annotations, the split and the deterministic sampler.
+//! Pure: the same rows give the same bytes, whatever the machine or the time.
+
+mod annotations;
+mod error;
+mod index;
+mod record;
+mod sampler;
+mod shard;
+mod split;
+mod table;
+mod tokens;
+
+pub use annotations::{PreparedAnnotations, RawAnnotations, SplitSize};
+pub use error::Error;
+pub use index::RecordIndex;
+pub use record::{Document, Fate, Quarantined, Record, RecordId};
+pub use sampler::Sampler;
+pub use shard::{SHARD_TEXT_BYTES, ShardWriter, count_rows, read_file, read_page, read_shard};
+pub use split::{Ratios, Split};
+pub use table::Row;
+pub use tokens::{TOKEN_SHARD_BYTES, TokenWidth, TokenWriter, Tokens};

@@ -1,0 +1,44 @@
+//! One trained tensor, and the tensors of the weights file that it is made of.
+
+use tch::Tensor;
+
+use crate::Result;
+
+/// A tensor in memory. Projections that read the same input are one matrix here and several tensors on disk.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Unique within the model.
+    pub name: String,
+    /// float32, on the model's device.
+    pub tensor: Tensor,
+    pub(crate) pieces: Vec<Piece>,
+    /// On disk as [in, out] (GPT-2's Conv1D), in memory as [out, in].
+    pub(crate) transposed: bool,
+}
+
+/// A run of rows of a parameter that is a tensor of its own on disk, under Hugging Face's name.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) name: String,
+    pub(crate) rows: i64,
+}
+
+impl Parameter {
+    /// Whether weight decay applies: to matrices, not to norms and biases.
+    pub fn is_matrix(&self) -> bool {
+        self.tensor.dim() > 1
+    }
+
+    /// The tensors as they are on disk, contiguous and on the CPU.
+    pub(crate) fn on_disk(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut row = 0;
+        let mut tensors = Vec::with_capacity(self.pieces.len());
+        for piece in &self.pieces {
+            let rows = self.tensor.f_detach()?.f_narrow(0, row, piece.rows)?;
+            row += piece.rows;
+            let rows = if self.transposed { rows.f_transpose(0, 1)? } else { rows };
+            tensors.push((piece.name.clone(), rows.f_to_device(tch::Device::Cpu)?.f_contiguous()?));
+        }
+        Ok(tensors)
+    }
+}

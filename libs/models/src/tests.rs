@@ -1,0 +1,197 @@
+use std::{fs, path::Path};
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::*;
+
+fn llama(tied: bool) -> Config {
+    Config::Llama(LlamaConfig {
+        vocab_size: 61,
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        max_position_embeddings: 64,
+        rope_theta: 10_000.0,
+        rms_norm_eps: 1e-6,
+        tie_word_embeddings: tied,
+        initializer_range: 0.2,
+        bos_token_id: None,
+        eos_token_id: Some(0),
+    })
+}
+
+fn gpt2(bias: bool) -> Config {
+    Config::Gpt2(Gpt2Config {
+        vocab_size: 61,
+        n_embd: 32,
+        n_layer: 2,
+        n_head: 4,
+        n_positions: 64,
+        n_inner: None,
+        bias,
+        activation_function: Activation::GeluNew,
+        layer_norm_epsilon: 1e-5,
+        initializer_range: 0.2,
+        bos_token_id: None,
+        eos_token_id: Some(0),
+    })
+}
+
+fn families() -> Vec<Config> {
+    vec![llama(true), llama(false), gpt2(true), gpt2(false)]
+}
+
+fn tokens(count: i64) -> Tensor {
+    (Tensor::arange(count, (Kind::Int64, Device::Cpu)) * 17 + 3).remainder(61).unsqueeze(0)
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    (a - b).abs().max().double_value(&[])
+}
+
+#[test]
+fn decoding_with_a_cache_gives_the_logits_of_a_full_pass() {
+    let _guard = tch::no_grad_guard();
+    for config in families() {
+        let model = Model::new(config, 1, Device::Cpu).unwrap();
+        let ids = tokens(40);
+        let full = model.forward(&ids, Attention::Full).unwrap();
+        let mut cache = Cache::new(&model, 64).unwrap();
+        // A prompt, a continuation of several tokens, then one token at a time.
+        let mut parts = Vec::new();
+        for (start, count) in [(0, 16), (16, 5)].into_iter().chain((21..40).map(|start| (start, 1))) {
+            parts.push(model.forward(&ids.narrow(1, start, count), Attention::Cached(&mut cache)).unwrap());
+        }
+        let cached = Tensor::cat(&parts, 1);
+        assert!(largest_difference(&full, &cached) < 1e-4, "{}", largest_difference(&full, &cached));
+        assert_eq!(cache.length(), 40);
+        // A shorter prefix is kept, the rest read again.
+        cache.truncate(30);
+        let again = model.next(&ids.narrow(1, 30, 10), Attention::Cached(&mut cache)).unwrap();
+        assert!(largest_difference(&full.select(1, 39), &again) < 1e-4);
+    }
+}
+
+#[test]
+fn a_sequence_longer_than_the_context_or_the_cache_is_refused() {
+    for config in families() {
+        let model = Model::new(config, 1, Device::Cpu).unwrap();
+        let error = model.forward(&tokens(65), Attention::Full).unwrap_err().to_string();
+        assert_eq!(error, "65 tokens do not fit a context of 64");
+        let mut cache = Cache::new(&model, 8).unwrap();
+        assert!(model.forward(&tokens(9), Attention::Cached(&mut cache)).is_err());
+        assert!(model.forward(&tokens(8), Attention::Cached(&mut cache)).is_ok());
+        assert!(model.forward(&tokens(1), Attention::Cached(&mut cache)).is_err());
+        let outside = Tensor::from_slice(&[61i64]).unsqueeze(0);
+        assert!(model.forward(&outside, Attention::Full).is_err());
+    }
+}
+
+#[test]
+fn a_batch_is_learned_by_heart() {
+    for config in families() {
+        let model = Model::new(config, 3, Device::Cpu).unwrap();
+        model.set_trainable(true).unwrap();
+        let parameters: Vec<Tensor> = model.parameters().iter().map(|p| p.tensor.shallow_clone()).collect();
+        let (ids, targets) = (tokens(33).narrow(1, 0, 32), tokens(33).narrow(1, 1, 32));
+        let (mut first, mut last) = (None, 0.0);
+        for _ in 0..60 {
+            let loss = model.loss_sum(&ids, &targets).unwrap() / 32.0;
+            loss.backward();
+            let gradients = tidemill_torch::gradients::take(&parameters).unwrap();
+            no_grad(|| {
+                for (parameter, gradient) in parameters.iter().zip(&gradients) {
+                    let _ = parameter.shallow_clone().subtract_(&(gradient.sign() * 0.01));
+                }
+            });
+            last = loss.double_value(&[]);
+            first.get_or_insert(last);
+        }
+        assert!(last < 0.1 && first.unwrap() > 2.0, "{first:?} to {last}");
+    }
+}
+
+#[test]
+fn a_loss_is_the_mean_of_its_parts_and_skips_ignored_targets() {
+    let model = Model::new(llama(true), 1, Device::Cpu).unwrap();
+    let (ids, targets) = (tokens(33).narrow(1, 0, 32), tokens(33).narrow(1, 1, 32));
+    let logits = model.forward(&ids, Attention::Full).unwrap();
+    let expected = logits.squeeze_dim(0).log_softmax(-1, Kind::Float).gather(1, &targets.view([32, 1]), false);
+    let expected = -expected.sum(Kind::Float).double_value(&[]);
+    let loss = model.loss_sum(&ids, &targets).unwrap().double_value(&[]);
+    assert!((loss - expected).abs() < 1e-3, "{loss} against {expected}");
+    let masked = targets.copy();
+    let _ = masked.narrow(1, 1, 31).fill_(IGNORED);
+    let first = model.loss_sum(&ids, &masked).unwrap().double_value(&[]);
+    assert!(first > 0.0 && first < expected / 4.0);
+}
+
+#[test]
+fn a_directory_read_and_written_again_is_equal_byte_by_byte() {
+    for config in families() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let model = Model::new(config.clone(), 5, Device::Cpu).unwrap();
+        save(&model, first.path()).unwrap();
+        let loaded = load(first.path(), Device::Cpu).unwrap();
+        assert_eq!(loaded.config(), &config);
+        save(&loaded, second.path()).unwrap();
+        for file in [CONFIG_FILE, WEIGHTS_FILE] {
+            let read = |directory: &Path| fs::read(directory.join(file)).unwrap();
+            assert_eq!(read(first.path()), read(second.path()), "{file}");
+        }
+        let ids = tokens(20);
+        let logits = |model: &Model| model.forward(&ids, Attention::Full).unwrap();
+        assert_eq!(largest_difference(&logits(&model), &logits(&loaded)), 0.0);
+    }
+}
+
+#[test]
+fn a_weights_file_that_does_not_fit_lists_every_problem() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = Model::new(llama(true), 5, Device::Cpu).unwrap();
+    save(&model, directory.path()).unwrap();
+    let mut tensors = model.disk_tensors().unwrap();
+    tensors.retain(|(name, _)| name != "model.norm.weight");
+    tensors.push(("model.layers.9.mlp.up_proj.weight".to_owned(), Tensor::zeros([2], (Kind::Float, Device::Cpu))));
+    for (name, tensor) in &mut tensors {
+        if name == "model.layers.1.self_attn.k_proj.weight" {
+            *tensor = Tensor::zeros([3, 32], (Kind::Float, Device::Cpu));
+        }
+    }
+    write_tensors(&directory.path().join(WEIGHTS_FILE), &tensors).unwrap();
+    let error = load(directory.path(), Device::Cpu).unwrap_err().to_string();
+    for part in [
+        "model.safetensors",
+        "tensor model.norm.weight is missing",
+        "tensor model.layers.1.self_attn.k_proj.weight has shape [3, 32]",
+        "tensor model.layers.9.mlp.up_proj.weight is not part",
+    ] {
+        assert!(error.contains(part), "{part:?} not in {error}");
+    }
+}
+
+#[test]
+fn a_weights_file_that_is_broken_anywhere_is_an_error_and_never_a_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    save(&Model::new(llama(true), 5, Device::Cpu).unwrap(), directory.path()).unwrap();
+    let path = directory.path().join(WEIGHTS_FILE);
+    let whole = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for cut in [0, 1, 7, 8, 20, header - 1, header, header + 1, whole.len() - 1] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let error = load(directory.path(), Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains(WEIGHTS_FILE), "{error}");
+    }
+    for place in (0..header).step_by(3) {
+        let mut broken = whole.clone();
+        broken[place] ^= 0x55;
+        fs::write(&path, &broken).unwrap();
+        // Most flips are errors; those inside the free text of the header may be harmless.
+        let _ = load(directory.path(), Device::Cpu);
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(load(directory.path(), Device::Cpu).unwrap_err().to_string().contains(WEIGHTS_FILE));
+}

@@ -1,0 +1,49 @@
+//! What can go wrong with tokenizers and templates, by meaning.
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An argument is out of range; the message names it and the remedy.
+    #[error("{0}")]
+    Invalid(String),
+    /// tokenizer.json cannot be used.
+    #[error("tokenizer.json cannot be used: {0}")]
+    Tokenizer(String),
+    /// A character tokenizer met a character that its training text did not hold.
+    #[error(
+        "the tokenizer has no id for {character:?} at byte {at}: use a byte-level tokenizer for text beyond its training text"
+    )]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// Where it stands.
+        at: usize,
+    },
+    /// An id that the tokenizer does not have.
+    #[error("id {id} is not in the vocabulary of {vocabulary_size}")]
+    UnknownId {
+        /// The id.
+        id: u32,
+        /// How many ids there are.
+        vocabulary_size: usize,
+    },
+    /// The library failed on valid input.
+    #[error("tokenizing failed: {0}")]
+    Failed(String),
+    /// A chat template cannot be parsed or rendered.
+    #[error("chat template {name}: {detail}")]
+    Template {
+        /// Which template.
+        name: String,
+        /// What is wrong, with the line where known.
+        detail: String,
+    },
+    /// A chat template refused the messages by `raise_exception`.
+    #[error("chat template {name} refuses the messages: {reason}")]
+    Refused {
+        /// Which template.
+        name: String,
+        /// What the template said.
+        reason: String,
+    },
+}

@@ -1,0 +1,86 @@
+//! The C functions of `shim/cpu`, and the two conversions that every call needs.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use tch::Tensor;
+
+use crate::{Error, Result};
+
+/// An `at::Tensor*`.
+pub(crate) type RawTensor = *mut c_void;
+
+unsafe extern "C" {
+    fn tm_free(text: *mut c_char);
+    pub(crate) fn tm_autocast_enter(cuda: i32) -> *mut c_char;
+    pub(crate) fn tm_autocast_exit(cuda: i32) -> *mut c_char;
+    pub(crate) fn tm_set_deterministic(on: i32) -> *mut c_char;
+    pub(crate) fn tm_open_library(library: *const c_char) -> *mut c_char;
+    pub(crate) fn tm_cuda_devices(count: *mut i64) -> *mut c_char;
+    pub(crate) fn tm_take_gradients(parameters: *const RawTensor, count: i64, gradients: *mut RawTensor)
+    -> *mut c_char;
+    pub(crate) fn tm_set_bfloat16(on: i32) -> i32;
+    pub(crate) fn tm_linear(x: RawTensor, weight: RawTensor, bias: RawTensor, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn tm_rms_norm(x: RawTensor, weight: RawTensor, epsilon: f64, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn tm_swiglu(gate_up: RawTensor, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn tm_rotate_qkv(
+        qkv: RawTensor,
+        cosines: RawTensor,
+        sines: RawTensor,
+        heads: i64,
+        kv_heads: i64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn tm_causal_attention(q: RawTensor, k: RawTensor, v: RawTensor, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn tm_cross_entropy_sum(
+        x: RawTensor,
+        weight: RawTensor,
+        targets: RawTensor,
+        ignored: i64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn tm_global_norm(tensors: *const RawTensor, count: i64, norm: *mut f64) -> *mut c_char;
+    pub(crate) fn tm_fused_adamw(
+        parameters: *const RawTensor,
+        gradients: *const RawTensor,
+        first_moments: *const RawTensor,
+        second_moments: *const RawTensor,
+        steps: *const RawTensor,
+        count: i64,
+        learning_rate: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        epsilon: f64,
+        gradient_divisor: RawTensor,
+    ) -> *mut c_char;
+}
+
+/// Turns the shim's answer (null, or text that we own) into a result.
+pub(crate) fn check(message: *mut c_char) -> Result<()> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns either null or a NUL-terminated string from strdup, which nobody else holds.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        tm_free(message);
+        text
+    };
+    Err(Error::Shim(text))
+}
+
+/// The pointer behind a tensor; valid as long as the tensor is.
+pub(crate) fn raw(tensor: &Tensor) -> RawTensor {
+    tensor.as_ptr().cast_mut().cast()
+}
+
+/// The pointers behind tensors; valid as long as the tensors are.
+pub(crate) fn raw_all(tensors: &[Tensor]) -> Vec<RawTensor> {
+    tensors.iter().map(raw).collect()
+}
+
+/// Takes ownership of a tensor that the shim made with `new at::Tensor`.
+pub(crate) fn adopt(tensor: RawTensor) -> Tensor {
+    // SAFETY: the shim hands out each pointer once, from `new at::Tensor`, which is what tch's destructor deletes.
+    unsafe { Tensor::from_ptr(tensor.cast()) }
+}

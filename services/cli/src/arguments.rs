@@ -1,0 +1,292 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill up --detach                              start a server on this machine
+  tidemill run pipelines/demo.yaml                  run a whole turn of the loop and watch it
+  tidemill complete sotu 'My fellow Americans,'     let the champion write
+  tidemill lineage answers/<id>                     from an answer to the records behind it
+
+Exit codes:
+  0  done
+  1  tried, and failed
+  2  the command or a file is wrong
+  3  refused by a gate
+  4  nothing has that name
+  5  no server answers";
+
+/// Runs the whole life of a generative model on machines you own: collect, prepare, train, evaluate, gate, serve, learn from feedback.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, after_help = EXAMPLES, max_term_width = 120)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Where the server's gRPC listens.
+    #[arg(long, global = true, env = "TIDEMILL_SERVER", default_value = "http://127.0.0.1:7460", value_name = "URL")]
+    pub(crate) server: String,
+    /// API key, where the server asks for one.
+    #[arg(long, global = true, env = "TIDEMILL_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+    /// How results are printed. `json` is protobuf's canonical JSON, as the API has it.
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    /// Print results and errors, nothing else.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For people who want all of it.
+    Yaml,
+}
+
+/// A verb.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a server on this machine and wait until it serves.
+    #[command(
+        after_help = "Examples:\n  tidemill up                                  in the foreground; Ctrl-C stops it\n  tidemill up --detach                         in the background; `tidemill down` stops it\n  tidemill up --data-dir /tmp/try --detach     with data of its own"
+    )]
+    Up(Up),
+    /// Stop the server that runs on a data directory.
+    Down(Down),
+    /// Check a pipeline file, store it, start a run and follow it.
+    #[command(
+        after_help = "Examples:\n  tidemill run --check pipelines/demo.yaml     only check the file: all mistakes at once, with their lines\n  tidemill run pipelines/demo.yaml             follow to the end; Ctrl-C leaves it running\n  tidemill run --detach pipelines/demo.yaml    print the run's name and return\n\nEnds with 0 if the candidate was promoted, 3 if the gate refused it, 1 if the run failed."
+    )]
+    Run(Run),
+    /// What the server is doing: health, deployments, latest runs.
+    Status,
+    /// Print the log of a training job, an evaluation, or all of a pipeline run's jobs.
+    Logs(Logs),
+    /// Follow a job or a pipeline run to its end.
+    Watch(Name),
+    /// Talk with a model. /good, /bad and /fix TEXT judge the last answer.
+    #[command(
+        after_help = "In the conversation:\n  /good          the last answer was good\n  /bad           the last answer was bad\n  /fix TEXT      what it should have said\n  /new           begin a new conversation\n  /quit          leave (so does Ctrl-D)\n\nJudgements are stored with consent to learn from them."
+    )]
+    Chat(Chat),
+    /// Let a model continue a text.
+    #[command(
+        after_help = "Examples:\n  tidemill complete sotu 'The state of our Union is'\n  tidemill complete sotu 'I recommend' --temperature 0 --max-tokens 32 --output json"
+    )]
+    Complete(Complete),
+    /// Raw and prepared datasets.
+    Datasets(Noun),
+    /// Models and their versions.
+    Models(Noun),
+    /// Pipeline runs, and the jobs that read, prepare and train.
+    Jobs(Noun),
+    /// Evaluations.
+    Evaluations(Noun),
+    /// Judge an answer, so that the next version learns from it.
+    #[command(after_help = "Example:\n  tidemill feedback answers/<id> --down --correction 'It is strong.' --consent")]
+    Feedback(Feedback),
+    /// Draw what something came from and what came from it.
+    #[command(
+        after_help = "Examples:\n  tidemill lineage answers/<id>              from an answer to the datasets behind its model\n  tidemill lineage answers/<id> --records    and to the records in them\n  tidemill lineage sha256:<record>           from a record to the models that saw it\n  tidemill lineage models/sotu/versions/1    by name, or by 12 digits of a digest"
+    )]
+    Lineage(Lineage),
+    /// Ask the gate to move an alias to a model version.
+    Promote(Promote),
+    /// Stop a job or a pipeline run.
+    Cancel(Name),
+    /// Print a shell's completion script.
+    #[command(
+        after_help = "Example:\n  tidemill completions bash > ~/.local/share/bash-completion/completions/tidemill"
+    )]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Run in the background, with its log in the data directory.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+/// `down`.
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+/// Where a server keeps everything.
+#[derive(Debug, Args)]
+pub(crate) struct DataDir {
+    /// Where the server keeps everything [default: what TIDEMILL_CONFIG's file says, or ~/.local/share/tidemill].
+    #[arg(long, env = "TIDEMILL__PLATFORM__DATA_DIR", value_name = "FOLDER")]
+    pub(crate) data_dir: Option<String>,
+    /// The server program [default: `tidemilld` beside this one, or on PATH].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) program: Option<PathBuf>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The pipeline's file.
+    pub(crate) file: PathBuf,
+    /// Only check the file; needs no server.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Print the run's name and return.
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+/// One name.
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// Its resource name, such as `trainingJobs/<id>`; or its id alone.
+    pub(crate) name: String,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// A training job, an evaluation or a pipeline run.
+    pub(crate) name: String,
+    /// Wait for more while it runs.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+/// `chat`.
+#[derive(Debug, Args)]
+pub(crate) struct Chat {
+    /// A deployment or model, such as `sotu`.
+    pub(crate) model: String,
+    /// What the model is told first.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+}
+
+/// `complete`.
+#[derive(Debug, Args)]
+pub(crate) struct Complete {
+    /// A deployment or model, such as `sotu`.
+    pub(crate) model: String,
+    /// The text to continue.
+    pub(crate) prompt: String,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    /// Keep prompt and answer on the server, so that feedback on it can be learned from.
+    #[arg(long)]
+    pub(crate) store: bool,
+}
+
+/// How tokens are drawn.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sampling {
+    /// 0 always takes the likeliest token, 2 is wild.
+    #[arg(long, value_name = "0..2")]
+    pub(crate) temperature: Option<f64>,
+    /// Draw from this many likeliest tokens.
+    #[arg(long, value_name = "N")]
+    pub(crate) top_k: Option<i32>,
+    /// Draw from the likeliest tokens that together reach this probability.
+    #[arg(long, value_name = "0..1")]
+    pub(crate) top_p: Option<f64>,
+    /// The same seed gives the same answer.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// End before this text; can be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Most tokens to write.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<i32>,
+}
+
+/// `list` or `get`.
+#[derive(Debug, Args)]
+pub(crate) struct Noun {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// `list` or `get`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List them, newest first.
+    List {
+        /// Most to list of each kind.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show everything about one.
+    Get(Name),
+}
+
+/// `feedback`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("judgement").args(["up", "down", "correction"]).multiple(true).required(true))]
+pub(crate) struct Feedback {
+    /// The answer: `answers/<id>`, or the id that an API response had.
+    pub(crate) answer: String,
+    /// It was good.
+    #[arg(long, conflicts_with = "down")]
+    pub(crate) up: bool,
+    /// It was bad.
+    #[arg(long)]
+    pub(crate) down: bool,
+    /// What it should have been.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) correction: Option<String>,
+    /// It may be learned from. Without this it is kept and never trained on.
+    #[arg(long)]
+    pub(crate) consent: bool,
+}
+
+/// `lineage`.
+#[derive(Debug, Args)]
+pub(crate) struct Lineage {
+    /// An answer, a resource name, or a digest (whole, or 12 digits of it).
+    pub(crate) of: String,
+    /// Also list this many records of each raw dataset reached.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10")]
+    pub(crate) records: Option<i32>,
+    /// Where the list of records goes on: the token that the page before ended with.
+    #[arg(long, value_name = "TOKEN", requires = "records", default_value = "", hide_default_value = true)]
+    pub(crate) page_token: String,
+}
+
+/// `promote`.
+#[derive(Debug, Args)]
+pub(crate) struct Promote {
+    /// `models/<model>/versions/<version>`.
+    pub(crate) model_version: String,
+    /// What it must reach: `objectives/<id>`, or the id.
+    #[arg(long)]
+    pub(crate) objective: String,
+    /// The alias to move.
+    #[arg(long, default_value = "champion")]
+    pub(crate) alias: String,
+}

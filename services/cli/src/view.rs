@@ -1,0 +1,10 @@
+//! What a person sees while work goes on.
+
+mod follow;
+mod lines;
+mod report;
+mod screen;
+pub(crate) mod tree;
+
+pub(crate) use follow::{End, follow};
+pub(crate) use report::evaluation as evaluation_report;

@@ -1,0 +1,26 @@
+//! What an evaluation found, on one screen.
+
+use tidemill_proto::evaluation::v1::Evaluation;
+
+use crate::{output, words};
+
+/// Figures beside the baselines measured on the same bytes, then what the model wrote.
+pub(crate) fn evaluation(evaluation: &Evaluation) -> String {
+    let figure = |name: &str| evaluation.metrics.get(name).map(|value| format!("{value:.4}"));
+    let mut rows = Vec::new();
+    for (what, metric) in
+        [("model", "bits_per_byte"), ("xz -9e", "xz_bits_per_byte"), ("unigram bytes", "unigram_bits_per_byte")]
+    {
+        if let Some(value) = figure(metric) {
+            let perplexity =
+                if metric == "bits_per_byte" { figure("perplexity").unwrap_or_default() } else { String::new() };
+            rows.push(vec![what.to_owned(), value, perplexity]);
+        }
+    }
+    let mut text = output::table(&["ON HELD-OUT TEXT", "BITS PER BYTE", "PERPLEXITY"], rows);
+    for sample in &evaluation.samples {
+        let prompt = words::excerpt(&sample.prompt, 60);
+        text.push_str(&format!("\n\n  {prompt} … {}", words::excerpt(&sample.completion, 220)));
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! The program as people and scripts meet it: exit codes, streams, messages.
+
+use std::process::{Command, Output};
+
+/// Runs `tidemill` against an address where nothing listens.
+fn tidemill(arguments: &[&str]) -> Output {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let dead = format!("http://{}", listener.local_addr().expect("it listens"));
+    drop(listener);
+    Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .args(arguments)
+        .env("TIDEMILL_SERVER", dead)
+        .output()
+        .expect("the program was built")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("messages are text")
+}
+
+fn pipeline(name: &str) -> String {
+    format!("{}/../../pipelines/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_dead_server_is_exit_code_5_with_the_command_that_starts_one() {
+    let demo = pipeline("demo.yaml");
+    let commands: &[&[&str]] = &[
+        &["status"],
+        &["run", &demo],
+        &["logs", "trainingJobs/a"],
+        &["watch", "a"],
+        &["chat", "sotu"],
+        &["complete", "sotu", "My fellow"],
+        &["datasets", "list"],
+        &["models", "get", "sotu"],
+        &["jobs", "list"],
+        &["evaluations", "list", "--output", "json"],
+        &["feedback", "answers/a", "--up"],
+        &["lineage", "answers/a"],
+        &["promote", "models/a/versions/1", "--objective", "a"],
+        &["cancel", "trainingJobs/a"],
+    ];
+    for command in commands {
+        let output = tidemill(command);
+        assert_eq!(output.status.code(), Some(5), "{command:?}: {}", errors(&output));
+        assert!(errors(&output).contains("`tidemill up`"), "{command:?}: {}", errors(&output));
+        assert!(output.stdout.is_empty(), "{command:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_is_exit_code_2() {
+    for command in [
+        &["frobnicate"] as &[&str],
+        &["run"],
+        &["feedback", "answers/a"],
+        &["feedback", "answers/a", "--up", "--down"],
+        &["complete", "sotu", "a", "--temperature", "warm"],
+        &["status", "--server", "not a url"],
+    ] {
+        assert_eq!(tidemill(command).status.code(), Some(2), "{command:?}");
+    }
+}
+
+#[test]
+fn a_file_is_checked_without_a_server() {
+    for example in ["demo.yaml", "demo-undertrained.yaml"] {
+        let output = tidemill(&["run", "--check", &pipeline(example)]);
+        assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    }
+    assert_eq!(tidemill(&["run", "/nowhere.yaml"]).status.code(), Some(4));
+}
+
+#[test]
+fn mistakes_in_a_file_are_all_printed_and_nothing_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.yaml");
+    let good = std::fs::read_to_string(pipeline("demo.yaml")).unwrap();
+    std::fs::write(&file, good.replace("format: TEXT", "format: WORD").replace("  model: sotu", "  modl: sotu"))
+        .unwrap();
+    let output = tidemill(&["run", file.to_str().unwrap()]);
+    let text = errors(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("wrong.yaml:") && text.contains("source.format") && text.contains("did you mean `model`?"),
+        "{text}"
+    );
+    assert!(text.contains("2 mistake(s)"), "{text}");
+}
+
+#[test]
+fn what_check_prints_as_json_is_the_api_s_form() {
+    let output = tidemill(&["run", "--check", "--output", "json", &pipeline("demo.yaml")]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["training"]["optimizer"]["learningRate"], 0.003);
+    assert_eq!(value["source"]["format"], "RECORD_FORMAT_TEXT");
+}
+
+#[test]
+fn up_without_a_program_and_down_without_a_server_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let output = tidemill(&["up", "--data-dir", data, "--program", "/bin/false"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors(&output).contains("ended before it served"), "{}", errors(&output));
+    let output = tidemill(&["down", "--data-dir", data]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+}
+
+#[test]
+fn every_shell_gets_its_completions() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = tidemill(&["completions", shell]);
+        assert!(String::from_utf8(output.stdout).unwrap().contains("lineage"), "{shell}");
+    }
+}

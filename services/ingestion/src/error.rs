@@ -1,0 +1,78 @@
+//! What can go wrong while reading a source, by meaning; and its one translation into faults.
+
+use std::{io, path::Path};
+
+use tidemill_chassis::Fault;
+use tonic::Code;
+
+/// An error of this service's domain.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{uri} does not exist: check the path or the version")]
+    Missing { uri: String },
+    #[error("{uri} is empty: no usable record{detail}")]
+    Empty { uri: String, detail: String },
+    #[error("{uri} has sha256 {found}, expected {expected}: the source has changed, or the expectation is wrong")]
+    Checksum { uri: String, expected: String, found: String },
+    #[error("{uri} is damaged: {detail}")]
+    Damaged { uri: String, detail: String },
+    #[error("{uri} unpacks to more than {limit} bytes: raise ingestion.max_unpacked_bytes if that is right")]
+    TooLarge { uri: String, limit: u64 },
+    #[error(
+        "{program} cannot be started: {detail}; install Node.js (Debian: apt-get install npm) or set ingestion.npm to its path"
+    )]
+    NoNpm { program: String, detail: String },
+    #[error("{uri} cannot be downloaded: {detail}")]
+    Download { uri: String, detail: String },
+    #[error("{path}: {source}")]
+    File { path: String, source: io::Error },
+    #[error("the disk is full: free space below the data directory")]
+    DiskFull,
+    #[error(transparent)]
+    Dataset(tidemill_dataset::Error),
+    #[error("the work was stopped")]
+    Stopped,
+}
+
+impl Error {
+    /// A file that could not be read or written.
+    pub(crate) fn file(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::File { path: path.display().to_string(), source },
+        }
+    }
+
+    fn reason(&self) -> (Code, &'static str) {
+        match self {
+            Self::Missing { .. } => (Code::NotFound, "SOURCE_NOT_FOUND"),
+            Self::Empty { .. } => (Code::FailedPrecondition, "SOURCE_EMPTY"),
+            Self::Checksum { .. } => (Code::FailedPrecondition, "CHECKSUM_MISMATCH"),
+            Self::Damaged { .. } => (Code::DataLoss, "SOURCE_DAMAGED"),
+            Self::TooLarge { .. } => (Code::FailedPrecondition, "SOURCE_TOO_LARGE"),
+            Self::NoNpm { .. } => (Code::FailedPrecondition, "NPM_MISSING"),
+            Self::Download { .. } | Self::Stopped => (Code::Unavailable, "UNAVAILABLE"),
+            Self::File { .. } => (Code::FailedPrecondition, "FILE_ERROR"),
+            Self::DiskFull => (Code::ResourceExhausted, "DISK_FULL"),
+            Self::Dataset(_) => (Code::Internal, "INTERNAL"),
+        }
+    }
+}
+
+impl From<tidemill_dataset::Error> for Error {
+    fn from(error: tidemill_dataset::Error) -> Self {
+        match error {
+            tidemill_dataset::Error::Io { path, source } => Self::file(Path::new(&path), source),
+            other => Self::Dataset(other),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error.reason() {
+            (Code::Internal, _) => Fault::internal(error),
+            (code, reason) => Fault::new(code, reason, error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Collects records and feedback into immutable raw dataset versions.
+
+mod collect;
+mod error;
+mod feedback;
+mod files;
+mod grpc;
+mod kept;
+mod location;
+mod npm;
+mod records;
+mod runner;
+mod settings;
+mod validate;
+mod watch;
+
+use tidemill_chassis::{Service, Settings};
+use tidemill_platform::{Jobs, Platform};
+use tidemill_proto::ingestion::v1::ingestion_service_server::IngestionServiceServer;
+use tidemill_proto::topics;
+
+pub use settings::DEFAULTS;
+
+/// The service: its API, and the task that reads dataset versions.
+///
+/// # Errors
+/// Wrong settings; a work folder that cannot be made.
+pub fn build(settings: &Settings, platform: &Platform) -> anyhow::Result<Service> {
+    let own: settings::IngestionSettings = settings.section("ingestion")?;
+    let at_once = own.jobs_at_once;
+    let jobs = Jobs::new(platform, "ingestion", topics::INGESTION_TASKS, topics::DATASET_EVENTS);
+    let runner = runner::SourceRunner::new(own, platform)?;
+    let handlers = grpc::Handlers::new(platform, jobs.clone());
+    Ok(Service::new("ingestion").grpc(IngestionServiceServer::new(handlers)).task(jobs.task(at_once, runner)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! What a pipeline's document must be. Pure; finds every mistake at once, each with its field, before any work begins.
+
+mod measure;
+mod recipe;
+mod source;
+#[cfg(test)]
+mod tests;
+mod training;
+mod wrong;
+
+use tidemill_proto::pipeline::v1::PipelineSpec;
+use tidemill_proto::pipeline::v1::pipeline_spec::{FeedbackLoop, Serving};
+
+use wrong::Wrong;
+
+/// Longest id of a pipeline: ids of its jobs are made from it, and are at most 63 long.
+const LONGEST_ID: usize = 36;
+/// Most feedback that may wait for a turn.
+const MOST_FEEDBACK: i32 = 10_000;
+/// Most repetitions of feedback among the training documents.
+const MOST_REPEATS: i32 = 1000;
+
+/// Wrong fields of a document: (path, description), paths as `spec.training.steps`.
+pub(crate) fn mistakes(spec: &PipelineSpec) -> Vec<(String, String)> {
+    let mut wrong = Wrong::default();
+    if wrong.id("id", &spec.id) {
+        let length = spec.id.len();
+        wrong.unless(length <= LONGEST_ID, "id", || {
+            format!("it has {length} characters; use at most {LONGEST_ID}, because ids of its jobs begin with it")
+        });
+    }
+    if let Some(source) = wrong.required("source", spec.source.as_ref()) {
+        source::check(source, &mut wrong);
+    }
+    if let Some(recipe) = wrong.required("recipe", spec.recipe.as_ref()) {
+        recipe::check(recipe, &mut wrong);
+    }
+    if let Some(training) = wrong.required("training", spec.training.as_ref()) {
+        training::check(training, &mut wrong);
+    }
+    if let Some(suite) = wrong.required("evaluation", spec.evaluation.as_ref()) {
+        let split = spec.recipe.as_ref().and_then(|recipe| recipe.split.as_ref());
+        measure::check_suite(suite, split, &mut wrong);
+    }
+    if let Some(objective) = wrong.required("objective", spec.objective.as_ref()) {
+        measure::check_objective(objective, spec.evaluation.as_ref(), &mut wrong);
+    }
+    if let Some(serving) = wrong.required("serving", spec.serving.as_ref()) {
+        check_serving(serving, &mut wrong);
+    }
+    if let Some(feedback) = &spec.feedback {
+        check_feedback(feedback, &mut wrong);
+    }
+    wrong.into_fields()
+}
+
+fn check_serving(serving: &Serving, wrong: &mut Wrong) {
+    wrong.id("serving.model", &serving.model);
+    for (field, id) in [("serving.alias", &serving.alias), ("serving.deployment", &serving.deployment)] {
+        if !id.is_empty() {
+            wrong.id(field, id);
+        }
+    }
+}
+
+fn check_feedback(feedback: &FeedbackLoop, wrong: &mut Wrong) {
+    let FeedbackLoop { threshold, steps, learning_rate, repeat } = *feedback;
+    wrong.unless((1..=MOST_FEEDBACK).contains(&threshold), "feedback.threshold", || {
+        format!("{threshold} should be 1 to {MOST_FEEDBACK}")
+    });
+    wrong.unless(steps >= 1, "feedback.steps", || format!("{steps} should be at least 1"));
+    wrong.unless(learning_rate.is_finite() && learning_rate >= 0.0, "feedback.learning_rate", || {
+        format!("{learning_rate} should be positive, or 0 for a third of the first")
+    });
+    wrong.unless((0..=MOST_REPEATS).contains(&repeat), "feedback.repeat", || {
+        format!("{repeat} should be 0 (once) to {MOST_REPEATS}")
+    });
+}

@@ -1,0 +1,76 @@
+//! nanoGPT's CPU recipe for character-level Shakespeare through the same `Trainer` that jobs use; prints one line of JSON.
+//!
+//! `bench_learn <text file> [steps] [threads]`; `tests/bench/learn` compares it with PyTorch.
+
+use std::{collections::BTreeSet, fs};
+
+use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
+use tidemill_dataset::{TokenWidth, Tokens};
+use tidemill_models::{Activation, Config, Gpt2Config, WEIGHTS_FILE};
+use tidemill_training::learning::{Data, Optimizer, Precision, Schedule, Spec, Start, Trainer};
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().context("usage: bench_learn <text file> [steps] [threads]")?;
+    let steps: u64 = arguments.next().map_or(Ok(2000), |text| text.parse()).context("steps")?;
+    let threads: i32 = arguments.next().map_or(Ok(2), |text| text.parse()).context("threads")?;
+    tidemill_torch::process::set_threads(threads);
+
+    let text: Vec<char> = fs::read_to_string(&path).with_context(|| path.clone())?.chars().collect();
+    let alphabet: Vec<char> = text.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let (train, validation) = text.split_at(text.len() * 9 / 10);
+    let tokens = |text: &[char]| {
+        let ids = text.iter().map(|character| alphabet.partition_point(|other| other < character) as u16);
+        let bytes: Vec<u8> = ids.flat_map(u16::to_le_bytes).collect();
+        Tokens::read(vec![bytes.into()], TokenWidth::U16, alphabet.len())
+    };
+
+    let spec = Spec {
+        config: Config::Gpt2(Gpt2Config {
+            vocab_size: alphabet.len() as i64,
+            n_embd: 128,
+            n_layer: 4,
+            n_head: 4,
+            n_positions: 64,
+            n_inner: None,
+            bias: false,
+            activation_function: Activation::Gelu,
+            layer_norm_epsilon: 1e-5,
+            initializer_range: 0.02,
+            bos_token_id: None,
+            eos_token_id: None,
+        }),
+        steps,
+        batch_size: 12,
+        accumulation: 1,
+        sequence_length: 64,
+        optimizer: Optimizer { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 },
+        schedule: Schedule { peak: 1e-3, warmup_steps: 100, steps: 2000, final_ratio: 0.1 },
+        clip_norm: 1.0,
+        seed: 1,
+        precision: Precision::Float32,
+        validate_every_steps: u64::MAX,
+    };
+    let data = Data::packed(tokens(train)?, Some(tokens(validation)?), &spec)?;
+    let mut trainer = Trainer::new(spec, String::new(), data, Start::Random, tch::Device::Cpu)?;
+
+    // A step's own seconds hold all of it: batch, forward, backward, clipping and update. Validation stands outside, as in the peer.
+    let mut seconds = 0.0;
+    while !trainer.is_finished() {
+        seconds += trainer.step()?.seconds;
+    }
+    let validation_loss = trainer.validate(usize::MAX)?.context("the validation split is empty")?;
+    let directory = tempfile::tempdir()?;
+    trainer.export(directory.path())?;
+    let digest = hex::encode(Sha256::digest(fs::read(directory.path().join(WEIGHTS_FILE))?));
+    let line = serde_json::json!({
+        "steps": steps,
+        "seconds": seconds,
+        "ms_per_step": seconds / steps as f64 * 1e3,
+        "validation_loss": validation_loss,
+        "weights": digest,
+    });
+    println!("{line}");
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! What to learn and how, with every default filled in.
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tidemill_models::{Activation, Config, Gpt2Config, LlamaConfig};
+use tidemill_proto::r#type::v1::{Architecture, TrainingSpec, architecture, training_spec};
+
+use super::{Error, Result, Schedule};
+
+/// A training run. Together with its data and base model it determines the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// The model's shape.
+    pub config: Config,
+    /// Optimiser steps in all.
+    pub steps: u64,
+    /// Sequences in a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches to a step.
+    pub accumulation: usize,
+    /// Tokens in a sequence.
+    pub sequence_length: usize,
+    /// AdamW without its learning rate.
+    pub optimizer: Optimizer,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// Largest global gradient norm.
+    pub clip_norm: f64,
+    /// Key of every random draw.
+    pub seed: u64,
+    /// Number format of matrix products.
+    pub precision: Precision,
+    /// Steps between measurements on the validation split.
+    pub validate_every_steps: u64,
+}
+
+/// Constants of AdamW; decay reaches matrices only.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Optimizer {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay of matrices.
+    pub weight_decay: f64,
+}
+
+/// Number format of matrix products; weights and optimiser state stay float32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// float32.
+    Float32,
+    /// bfloat16.
+    Bfloat16,
+}
+
+impl Spec {
+    /// The spec of a job for a model of the given shape, defaults filled in.
+    pub fn new(spec: &TrainingSpec, config: Config) -> Result<Self> {
+        let optimizer = spec.optimizer.unwrap_or_default();
+        let schedule = spec.schedule.unwrap_or_default();
+        let steps = positive("steps", spec.steps)?;
+        let result = Self {
+            steps,
+            batch_size: positive("batch_size", i64::from(spec.batch_size))? as usize,
+            accumulation: spec.accumulation.max(1) as usize,
+            sequence_length: positive("sequence_length", i64::from(spec.sequence_length))? as usize,
+            optimizer: Optimizer {
+                beta1: or(optimizer.beta1, 0.9),
+                beta2: or(optimizer.beta2, 0.95),
+                epsilon: or(optimizer.epsilon, 1e-8),
+                weight_decay: optimizer.weight_decay.unwrap_or(0.1),
+            },
+            schedule: Schedule {
+                peak: optimizer.learning_rate,
+                warmup_steps: schedule.warmup_steps.max(0) as u64,
+                steps,
+                final_ratio: schedule.final_ratio.unwrap_or(0.1),
+            },
+            clip_norm: or(spec.clip_norm, 1.0),
+            seed: spec.seed,
+            precision: match spec.precision() {
+                training_spec::Precision::Unspecified | training_spec::Precision::Float32 => Precision::Float32,
+                training_spec::Precision::Bfloat16 => Precision::Bfloat16,
+            },
+            validate_every_steps: match spec.validate_every_steps {
+                0 => (steps / 10).max(1),
+                every => positive("validate_every_steps", every)?,
+            },
+            config,
+        };
+        result.check()?;
+        Ok(result)
+    }
+
+    /// Refuses what cannot be run.
+    pub(super) fn check(&self) -> Result<()> {
+        let spec = |field, problem: String| Err(Error::Spec { field, problem });
+        if let Some(problem) = self.config.problems().into_iter().next() {
+            return spec("architecture", problem);
+        }
+        let context = self.config.context_length();
+        if self.sequence_length as i64 > context {
+            let length = self.sequence_length;
+            return spec("sequence_length", format!("{length} is longer than the architecture's context of {context}"));
+        }
+        for (field, value) in
+            [("learning_rate", self.schedule.peak), ("clip_norm", self.clip_norm), ("epsilon", self.optimizer.epsilon)]
+        {
+            if !(value.is_finite() && value > 0.0) {
+                return spec(field, format!("{value} is not a positive number"));
+            }
+        }
+        for (field, value) in [("beta1", self.optimizer.beta1), ("beta2", self.optimizer.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return spec(field, format!("{value} is not in [0, 1)"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Identifies the run: the same digest means that a checkpoint of one continues the other.
+    pub fn digest(&self, dataset_digest: &str, base_model_digest: &str) -> String {
+        let text = serde_json::json!({
+            "config": self.config.to_json(),
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "accumulation": self.accumulation,
+            "sequence_length": self.sequence_length,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "clip_norm": self.clip_norm,
+            "seed": self.seed,
+            "precision": self.precision,
+            "validate_every_steps": self.validate_every_steps,
+            "dataset": dataset_digest,
+            "base_model": base_model_digest,
+        });
+        format!("sha256:{}", hex::encode(Sha256::digest(text.to_string())))
+    }
+}
+
+/// The configuration of a new model of the given architecture for a tokenizer.
+pub fn config_of(architecture: &Architecture, vocabulary_size: i64, end_of_text: Option<i64>) -> Result<Config> {
+    let missing = || Error::Spec { field: "architecture", problem: "missing: llama or gpt2".to_owned() };
+    let config = match architecture.architecture.as_ref().ok_or_else(missing)? {
+        architecture::Architecture::Llama(llama) => {
+            let heads = i64::from(llama.num_attention_heads);
+            Config::Llama(LlamaConfig {
+                vocab_size: vocabulary_size,
+                hidden_size: llama.hidden_size.into(),
+                intermediate_size: llama.intermediate_size.into(),
+                num_hidden_layers: llama.num_hidden_layers.into(),
+                num_attention_heads: heads,
+                num_key_value_heads: llama.num_key_value_heads.into(),
+                head_dim: i64::from(llama.hidden_size) / heads.max(1),
+                max_position_embeddings: llama.max_position_embeddings.into(),
+                rope_theta: or(llama.rope_theta, 10_000.0),
+                rms_norm_eps: 1e-6,
+                tie_word_embeddings: llama.tie_word_embeddings,
+                initializer_range: 0.02,
+                bos_token_id: None,
+                eos_token_id: end_of_text,
+            })
+        }
+        architecture::Architecture::Gpt2(gpt2) => Config::Gpt2(Gpt2Config {
+            vocab_size: vocabulary_size,
+            n_embd: gpt2.n_embd.into(),
+            n_layer: gpt2.n_layer.into(),
+            n_head: gpt2.n_head.into(),
+            n_positions: gpt2.n_positions.into(),
+            n_inner: None,
+            bias: gpt2.bias,
+            // nanoGPT, whose models have no biases, uses the exact form.
+            activation_function: if gpt2.bias { Activation::GeluNew } else { Activation::Gelu },
+            layer_norm_epsilon: 1e-5,
+            initializer_range: 0.02,
+            bos_token_id: None,
+            eos_token_id: end_of_text,
+        }),
+    };
+    match config.problems().is_empty() {
+        true => Ok(config),
+        false => Err(Error::Spec { field: "architecture", problem: config.problems().join("; ") }),
+    }
+}
+
+fn or(value: f64, default: f64) -> f64 {
+    if value == 0.0 { default } else { value }
+}
+
+fn positive(field: &'static str, value: i64) -> Result<u64> {
+    match u64::try_from(value) {
+        Ok(value) if value > 0 => Ok(value),
+        _ => Err(Error::Spec { field, problem: format!("{value} is not a positive number") }),
+    }
+}

@@ -1,0 +1,140 @@
+//! What a training job must be: every mistake is found before work begins, and all are told at once.
+
+mod spec;
+
+use tidemill_artifacts::{Digest, Error, Manifest};
+use tidemill_chassis::Fault;
+use tidemill_dataset::{PreparedAnnotations, Split};
+use tidemill_platform::{Platform, fault_of_artifacts};
+use tidemill_proto::names;
+use tidemill_proto::registry::v1::GetModelRequest;
+use tidemill_proto::training::v1::TrainingJob;
+use tonic::Code;
+
+use spec::Violations;
+
+/// Checks a job that is asked for.
+///
+/// # Errors
+/// All wrong fields; or what is needed to check them is away.
+pub(crate) async fn check(platform: &Platform, id: &str, job: &TrainingJob) -> Result<(), Fault> {
+    let mut wrong = Violations::default();
+    if !id.is_empty()
+        && let Err(error) = names::check_id(id)
+    {
+        wrong.add("training_job_id", error.to_string());
+    }
+    match &job.spec {
+        None => wrong.add("spec", "is required"),
+        Some(spec) => spec::check(spec, !job.base_model_digest.is_empty(), &mut wrong),
+    }
+    check_model(platform, &job.model, &mut wrong).await?;
+    let dataset = manifest(platform, "dataset_digest", &job.dataset_digest, "prepared-dataset", &mut wrong).await?;
+    if let Some(dataset) = &dataset {
+        check_length(job, dataset, &mut wrong);
+    }
+    if !job.base_model_digest.is_empty()
+        && let Some(base) = manifest(platform, "base_model_digest", &job.base_model_digest, "model", &mut wrong).await?
+    {
+        check_base(platform, job, dataset.as_ref(), &base, &mut wrong).await?;
+    }
+    wrong.into_result()
+}
+
+async fn check_model(platform: &Platform, model: &str, wrong: &mut Violations) -> Result<(), Fault> {
+    if model.is_empty() {
+        wrong.add("model", "is required: the model that gets the new version, models/{model}");
+        return Ok(());
+    }
+    match names::ids(model, "models/-") {
+        Err(error) => wrong.add("model", error.to_string()),
+        Ok(ids) if ids == ["-"] => wrong.add("model", "must name one model"),
+        Ok(_) => match platform.clients.registry().get_model(GetModelRequest { name: model.to_owned() }).await {
+            Ok(_) => {}
+            Err(status) if status.code() == Code::NotFound => {
+                wrong.add("model", format!("{model} does not exist; create it first"));
+            }
+            Err(status) => return Err(Fault::from(status)),
+        },
+    }
+    Ok(())
+}
+
+/// The manifest that a field names, if it is what it should be.
+async fn manifest(
+    platform: &Platform,
+    field: &str,
+    text: &str,
+    kind: &str,
+    wrong: &mut Violations,
+) -> Result<Option<Manifest>, Fault> {
+    if text.is_empty() {
+        wrong.add(field, format!("is required: the digest of a {kind}"));
+        return Ok(None);
+    }
+    let digest: Digest = match text.parse() {
+        Ok(digest) => digest,
+        Err(_) => {
+            wrong.add(field, format!("{text:?} is not of the form sha256:<64 lowercase hex digits>"));
+            return Ok(None);
+        }
+    };
+    match platform.artifacts.manifest(&digest).await {
+        Ok(manifest) if manifest.kind == kind => return Ok(Some(manifest)),
+        Ok(manifest) => wrong.add(field, format!("{digest} is a {}, not a {kind}", manifest.kind)),
+        Err(error @ (Error::NotFound(_) | Error::Mismatch { .. } | Error::Corrupt { .. })) => {
+            wrong.add(field, error.to_string());
+        }
+        Err(error) => return Err(fault_of_artifacts(error)),
+    }
+    Ok(None)
+}
+
+fn check_length(job: &TrainingJob, dataset: &Manifest, wrong: &mut Violations) {
+    let length = job.spec.as_ref().map_or(0, |spec| u64::try_from(spec.sequence_length).unwrap_or(0));
+    match PreparedAnnotations::from_map(&dataset.annotations) {
+        Err(error) => wrong.add("dataset_digest", format!("its manifest cannot be used: {error}")),
+        Ok(annotations) => {
+            let tokens = annotations.splits.get(&Split::Train).map_or(0, |size| size.token_count);
+            if length > 0 && tokens <= length {
+                let text = format!("{length} needs more tokens than the {tokens} of the training split; shorten it or add text");
+                wrong.add("spec.sequence_length", text);
+            }
+        }
+    }
+}
+
+/// A model goes on with its own tokenizer, within its own context.
+async fn check_base(
+    platform: &Platform,
+    job: &TrainingJob,
+    dataset: Option<&Manifest>,
+    base: &Manifest,
+    wrong: &mut Violations,
+) -> Result<(), Fault> {
+    let own = base.entry("tokenizer.json").map(|entry| entry.digest);
+    let datasets = dataset.and_then(|dataset| dataset.entry("tokenizer/tokenizer.json")).map(|entry| entry.digest);
+    if datasets.is_some() && own != datasets {
+        let text = "the model has another tokenizer than the dataset; prepare the dataset with the model's tokenizer";
+        wrong.add("base_model_digest", text);
+    }
+    let Ok(digest) = job.base_model_digest.parse() else { return Ok(()) };
+    let config = match platform.artifacts.get_entry(&digest, "config.json").await {
+        Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default(),
+        Err(error @ (Error::NotFound(_) | Error::Mismatch { .. } | Error::Corrupt { .. })) => {
+            wrong.add("base_model_digest", error.to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(fault_of_artifacts(error)),
+    };
+    let context = ["max_position_embeddings", "n_positions"].iter().find_map(|key| config.get(key)?.as_i64());
+    match (context, &job.spec) {
+        (Some(context), Some(spec)) if i64::from(spec.sequence_length) > context => {
+            let text = format!("{} is more than the base model's context of {context}", spec.sequence_length);
+            wrong.add("spec.sequence_length", text);
+        }
+        (None, _) => wrong.add("base_model_digest", "its config.json states no context length"),
+        _ => {}
+    }
+    Ok(())
+}

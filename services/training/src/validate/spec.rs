@@ -1,0 +1,239 @@
+//! The rules of a TrainingSpec that need nothing but the spec itself.
+
+use tidemill_chassis::Fault;
+use tidemill_proto::r#type::v1::architecture::{self, Gpt2, Llama};
+use tidemill_proto::r#type::v1::{AdamW, CosineSchedule, TrainingSpec, training_spec::Precision};
+
+/// Largest size of anything: beyond it a shape is a mistake, and products of shapes could overflow.
+const LARGEST: i32 = 1 << 20;
+
+/// Wrong fields, as they are found.
+#[derive(Default)]
+pub(crate) struct Violations(Vec<(String, String)>);
+
+impl Violations {
+    pub(crate) fn add(&mut self, field: impl Into<String>, text: impl Into<String>) {
+        self.0.push((field.into(), text.into()));
+    }
+
+    pub(crate) fn into_result(self) -> Result<(), Fault> {
+        if self.0.is_empty() { Ok(()) } else { Err(Fault::invalid_fields(self.0)) }
+    }
+
+    fn unless(&mut self, holds: bool, field: &str, text: impl FnOnce() -> String) {
+        if !holds {
+            self.add(format!("spec.{field}"), text());
+        }
+    }
+
+    /// A size that must be there.
+    fn size(&mut self, field: &str, value: i32) -> bool {
+        let holds = (1..=LARGEST).contains(&value);
+        self.unless(holds, field, || format!("{value} is not a size; use 1 to {LARGEST}"));
+        holds
+    }
+
+    /// An optional count: 0 takes the default.
+    fn count(&mut self, field: &str, value: i64) {
+        self.unless(value >= 0, field, || format!("{value} is negative; use 0 for the usual number"));
+    }
+
+    /// A number in `low <= value < high`.
+    fn range(&mut self, field: &str, value: f64, low: f64, high: f64) {
+        self.unless((low..high).contains(&value), field, || format!("{value} is not in {low} <= value < {high}"));
+    }
+}
+
+/// Adds what is wrong with a spec. The architecture does not matter where a base model brings its own.
+pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations) {
+    let context = if has_base { None } else { check_architecture(spec, wrong) };
+    wrong.unless(spec.steps >= 1, "steps", || format!("{} is not a number of steps; use at least 1", spec.steps));
+    wrong.size("batch_size", spec.batch_size);
+    wrong.count("accumulation", spec.accumulation.into());
+    if wrong.size("sequence_length", spec.sequence_length)
+        && let Some(context) = context
+    {
+        wrong.unless(spec.sequence_length <= context, "sequence_length", || {
+            format!("{} is more than the architecture's context of {context}", spec.sequence_length)
+        });
+    }
+    match &spec.optimizer {
+        None => wrong.add("spec.optimizer", "is required"),
+        Some(optimizer) => check_optimizer(optimizer, wrong),
+    }
+    match &spec.schedule {
+        None => wrong.add("spec.schedule", "is required"),
+        Some(schedule) => check_schedule(schedule, spec.steps, wrong),
+    }
+    let clips = spec.clip_norm.is_finite() && spec.clip_norm >= 0.0;
+    wrong.unless(clips, "clip_norm", || format!("{} is not a norm; use 0 for 1.0, or a positive number", spec.clip_norm));
+    let known = Precision::try_from(spec.precision).is_ok();
+    wrong.unless(known, "precision", || format!("{} is not a precision", spec.precision));
+    wrong.count("checkpoint_every_steps", spec.checkpoint_every_steps);
+    wrong.count("validate_every_steps", spec.validate_every_steps);
+    wrong.count("keep_checkpoints", spec.keep_checkpoints.into());
+}
+
+/// Returns the context, where it is valid.
+fn check_architecture(spec: &TrainingSpec, wrong: &mut Violations) -> Option<i32> {
+    match spec.architecture.as_ref().and_then(|architecture| architecture.architecture.as_ref()) {
+        None => {
+            wrong.add("spec.architecture", "is required: llama or gpt2");
+            None
+        }
+        Some(architecture::Architecture::Llama(shape)) => check_llama(shape, wrong),
+        Some(architecture::Architecture::Gpt2(shape)) => check_gpt2(shape, wrong),
+    }
+}
+
+fn check_llama(shape: &Llama, wrong: &mut Violations) -> Option<i32> {
+    const AT: &str = "architecture.llama";
+    let width = wrong.size(&format!("{AT}.hidden_size"), shape.hidden_size);
+    wrong.size(&format!("{AT}.intermediate_size"), shape.intermediate_size);
+    wrong.size(&format!("{AT}.num_hidden_layers"), shape.num_hidden_layers);
+    let heads = wrong.size(&format!("{AT}.num_attention_heads"), shape.num_attention_heads);
+    let pairs = wrong.size(&format!("{AT}.num_key_value_heads"), shape.num_key_value_heads);
+    if width && heads {
+        let (width, heads) = (shape.hidden_size, shape.num_attention_heads);
+        let field = format!("{AT}.num_attention_heads");
+        wrong.unless(width % heads == 0, &field, || format!("{heads} does not divide hidden_size = {width}"));
+        let even = width % heads != 0 || (width / heads) % 2 == 0;
+        wrong.unless(even, &field, || {
+            format!("heads of {} channels cannot rotate in pairs; hidden_size / num_attention_heads must be even", width / heads)
+        });
+    }
+    if heads && pairs {
+        let (heads, pairs) = (shape.num_attention_heads, shape.num_key_value_heads);
+        let field = format!("{AT}.num_key_value_heads");
+        wrong.unless(heads % pairs == 0, &field, || format!("{pairs} does not divide num_attention_heads = {heads}"));
+    }
+    let base = shape.rope_theta;
+    let turns = base == 0.0 || (base.is_finite() && base > 1.0);
+    wrong.unless(turns, &format!("{AT}.rope_theta"), || format!("{base} is not a rotary base; use 0 for 10000, or more than 1"));
+    let context = wrong.size(&format!("{AT}.max_position_embeddings"), shape.max_position_embeddings);
+    context.then_some(shape.max_position_embeddings)
+}
+
+fn check_gpt2(shape: &Gpt2, wrong: &mut Violations) -> Option<i32> {
+    const AT: &str = "architecture.gpt2";
+    let width = wrong.size(&format!("{AT}.n_embd"), shape.n_embd);
+    wrong.size(&format!("{AT}.n_layer"), shape.n_layer);
+    let heads = wrong.size(&format!("{AT}.n_head"), shape.n_head);
+    if width && heads {
+        let (width, heads) = (shape.n_embd, shape.n_head);
+        wrong.unless(width % heads == 0, &format!("{AT}.n_head"), || format!("{heads} does not divide n_embd = {width}"));
+    }
+    wrong.size(&format!("{AT}.n_positions"), shape.n_positions).then_some(shape.n_positions)
+}
+
+fn check_optimizer(optimizer: &AdamW, wrong: &mut Violations) {
+    let rate = optimizer.learning_rate;
+    let learns = rate.is_finite() && rate > 0.0;
+    wrong.unless(learns, "optimizer.learning_rate", || format!("{rate} is not a learning rate; use a positive number"));
+    wrong.range("optimizer.beta1", optimizer.beta1, 0.0, 1.0);
+    wrong.range("optimizer.beta2", optimizer.beta2, 0.0, 1.0);
+    wrong.range("optimizer.epsilon", optimizer.epsilon, 0.0, 1.0);
+    wrong.range("optimizer.weight_decay", optimizer.weight_decay.unwrap_or(0.1), 0.0, 1e6);
+}
+
+fn check_schedule(schedule: &CosineSchedule, steps: i64, wrong: &mut Violations) {
+    wrong.count("schedule.warmup_steps", schedule.warmup_steps);
+    wrong.unless(schedule.warmup_steps <= steps.max(0), "schedule.warmup_steps", || {
+        format!("{} is more than the {steps} steps in all", schedule.warmup_steps)
+    });
+    let ratio = schedule.final_ratio.unwrap_or(0.1);
+    let share = (0.0..=1.0).contains(&ratio);
+    wrong.unless(share, "schedule.final_ratio", || format!("{ratio} is not a share; use 0 to 1"));
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_proto::r#type::v1::Architecture;
+
+    use super::*;
+
+    fn llama() -> Llama {
+        Llama {
+            hidden_size: 64,
+            intermediate_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            max_position_embeddings: 32,
+            ..Llama::default()
+        }
+    }
+
+    fn valid(shape: Llama) -> TrainingSpec {
+        TrainingSpec {
+            architecture: Some(Architecture { architecture: Some(architecture::Architecture::Llama(shape)) }),
+            steps: 10,
+            batch_size: 2,
+            sequence_length: 16,
+            optimizer: Some(AdamW { learning_rate: 1e-3, ..AdamW::default() }),
+            schedule: Some(CosineSchedule { warmup_steps: 2, final_ratio: None }),
+            ..TrainingSpec::default()
+        }
+    }
+
+    fn fields(spec: &TrainingSpec, has_base: bool) -> Vec<String> {
+        let mut wrong = Violations::default();
+        check(spec, has_base, &mut wrong);
+        wrong.0.into_iter().map(|(field, _)| field).collect()
+    }
+
+    #[test]
+    fn a_valid_spec_has_no_violations() {
+        assert_eq!(fields(&valid(llama()), false), [""; 0]);
+        assert_eq!(fields(&TrainingSpec { architecture: None, ..valid(llama()) }, true), [""; 0]);
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let spec = TrainingSpec {
+            steps: 0,
+            batch_size: -1,
+            sequence_length: 33,
+            optimizer: Some(AdamW { learning_rate: f64::NAN, beta2: 1.0, ..AdamW::default() }),
+            schedule: Some(CosineSchedule { warmup_steps: 11, final_ratio: Some(2.0) }),
+            clip_norm: -1.0,
+            precision: 9,
+            keep_checkpoints: -1,
+            ..valid(Llama { num_attention_heads: 5, num_key_value_heads: 3, ..llama() })
+        };
+        let expected = [
+            "spec.architecture.llama.num_attention_heads",
+            "spec.architecture.llama.num_key_value_heads",
+            "spec.steps",
+            "spec.batch_size",
+            "spec.sequence_length",
+            "spec.optimizer.learning_rate",
+            "spec.optimizer.beta2",
+            "spec.schedule.warmup_steps",
+            "spec.schedule.final_ratio",
+            "spec.clip_norm",
+            "spec.precision",
+            "spec.keep_checkpoints",
+        ];
+        assert_eq!(fields(&spec, false), expected);
+    }
+
+    #[test]
+    fn an_empty_spec_names_what_it_lacks() {
+        let expected = [
+            "spec.architecture",
+            "spec.steps",
+            "spec.batch_size",
+            "spec.sequence_length",
+            "spec.optimizer",
+            "spec.schedule",
+        ];
+        assert_eq!(fields(&TrainingSpec::default(), false), expected);
+    }
+
+    #[test]
+    fn heads_that_cannot_rotate_are_refused() {
+        let odd = Llama { hidden_size: 60, num_attention_heads: 4, ..llama() };
+        assert_eq!(fields(&valid(odd), false), ["spec.architecture.llama.num_attention_heads"]);
+    }
+}

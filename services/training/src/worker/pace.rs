@@ -1,0 +1,90 @@
+//! Tells how far a run is and how fast it goes, several times a second.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tidemill_platform::worker::{self, Report};
+
+use crate::learning::StepReport;
+
+/// Between two reports.
+const EVERY: Duration = Duration::from_millis(200);
+/// The share of a new step in the running means.
+const NEW: f64 = 0.1;
+
+/// The pace of one run in this process.
+pub(crate) struct Pace {
+    total: u64,
+    began: Instant,
+    done_before: u64,
+    reported: Option<Instant>,
+    tokens_per_second: Option<f64>,
+}
+
+impl Pace {
+    /// A run of `total` steps, of which `done_before` are done.
+    pub(crate) fn new(total: u64, done_before: u64) -> Self {
+        Self { total, began: Instant::now(), done_before, reported: None, tokens_per_second: None }
+    }
+
+    /// Counts a step, and reports it if it is time, or if it has news that must not be missed.
+    pub(crate) fn step(&mut self, step: &StepReport) {
+        let rate = step.tokens as f64 / step.seconds.max(1e-9);
+        let mean = self.tokens_per_second.map_or(rate, |mean| mean + NEW * (rate - mean));
+        self.tokens_per_second = Some(mean);
+        let news = step.validation_loss.is_some() || step.step == self.total;
+        if news || self.reported.is_none_or(|last| last.elapsed() >= EVERY) {
+            self.reported = Some(Instant::now());
+            worker::report(&self.report(step, mean));
+        }
+    }
+
+    fn report(&self, step: &StepReport, tokens_per_second: f64) -> Report {
+        let mut metrics = BTreeMap::from([
+            ("loss".to_owned(), step.loss),
+            ("learning_rate".to_owned(), step.learning_rate),
+            ("gradient_norm".to_owned(), step.gradient_norm),
+            ("tokens_per_second".to_owned(), tokens_per_second),
+        ]);
+        metrics.extend(step.validation_loss.map(|loss| ("validation_loss".to_owned(), loss)));
+        // Over the whole time here, so that validation and checkpoints count too.
+        let each = self.began.elapsed().as_secs_f64() / (step.step - self.done_before) as f64;
+        Report {
+            phase: "training".to_owned(),
+            done: step.step as i64,
+            total: self.total as i64,
+            unit: "steps".to_owned(),
+            remaining_seconds: Some(each * (self.total - step.step) as f64),
+            metrics,
+        }
+    }
+}
+
+/// Reports a phase without figures.
+pub(crate) fn phase(name: &str) {
+    worker::report(&Report { phase: name.to_owned(), ..Report::default() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_counts_only_the_steps_done_here() {
+        let pace = Pace { began: Instant::now() - Duration::from_secs(10), ..Pace::new(100, 40) };
+        let step = StepReport {
+            step: 60,
+            loss: 2.0,
+            validation_loss: None,
+            gradient_norm: 1.0,
+            learning_rate: 0.1,
+            tokens: 10,
+            seconds: 0.5,
+        };
+        let report = pace.report(&step, 20.0);
+        let left = report.remaining_seconds.unwrap();
+        assert!((20.0..20.5).contains(&left), "{left}");
+        assert_eq!((report.done, report.total, report.metrics["tokens_per_second"]), (60, 100, 20.0));
+        assert!(!report.metrics.contains_key("validation_loss"));
+    }
+}
