@@ -135,7 +135,8 @@ async fn wrong_requests_are_explained(sandbox: &Sandbox) {
         assert!(fields.iter().any(|found| found.starts_with(field)), "{field} is not among {fields:?}");
     }
 
-    let unknown = generate(inference::GenerateRequest { model: "nobody".into(), ..request("fn", Default::default()) }).await;
+    let unknown =
+        generate(inference::GenerateRequest { model: "nobody".into(), ..request("fn", Default::default()) }).await;
     assert_eq!(unknown.code(), Code::NotFound);
     assert!(unknown.message().contains("nobody") && unknown.message().contains("code"), "{}", unknown.message());
 }
@@ -148,7 +149,8 @@ async fn clients_that_leave_cost_nothing(sandbox: &Sandbox) {
         assert!(first.unwrap().is_ok());
     }
     let sampling = SamplingParameters { max_tokens: Some(4), ..Default::default() };
-    let answer = sandbox.clients.inference.clone().generate(request("fn", sampling));
+    let mut client = sandbox.clients.inference.clone();
+    let answer = client.generate(request("fn", sampling));
     tokio::time::timeout(Duration::from_secs(10), answer).await.expect("abandoned streams are stopped").unwrap();
 }
 

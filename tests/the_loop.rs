@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tidemill_proto::inference::v1 as inference;
 use tidemill_proto::ingestion::v1 as ingestion;
 use tidemill_proto::pipeline::v1::pipeline_run::{Trigger, Verdict};
-use tidemill_proto::r#type::v1::{SamplingParameters, threshold};
 use tidemill_proto::registry::v1 as registry;
 use tidemill_proto::registry::v1::lineage_node::Type;
+use tidemill_proto::r#type::v1::{SamplingParameters, threshold};
 use tidemill_sandbox::{Sandbox, corpus, mini_pipeline, post_feedback, run_to_end, wait_for_run};
 
 async fn champion(sandbox: &Sandbox, model: &str) -> registry::Alias {
@@ -108,8 +108,7 @@ async fn lineage_leads_both_ways(sandbox: &Sandbox, first: &str, second: &str, f
     let records = sandbox.clients.ingestion.clone().list_records(request).await.unwrap().into_inner().records;
     let forth = walk(&records[0].digest).await;
     assert_eq!(forth.root.as_ref().unwrap().r#type(), Type::Record);
-    let models: Vec<&str> =
-        forth.nodes.iter().filter(|n| n.r#type() == Type::Model).map(|n| n.id.as_str()).collect();
+    let models: Vec<&str> = forth.nodes.iter().filter(|n| n.r#type() == Type::Model).map(|n| n.id.as_str()).collect();
     assert!(models.contains(&first) && models.contains(&second), "{models:?}");
 }
 
@@ -124,7 +123,9 @@ async fn a_candidate_that_misses_its_threshold_leaves_the_champion_in_place() {
     let mut bad = good;
     bad.id = "code-undertrained".to_owned();
     bad.feedback = None;
-    bad.training.as_mut().unwrap().steps = 1;
+    let training = bad.training.as_mut().unwrap();
+    training.steps = 1;
+    training.schedule.as_mut().unwrap().warmup_steps = 0;
     bad.objective.as_mut().unwrap().thresholds[0].bound = Some(threshold::Bound::Max(0.5));
     let refused = run_to_end(&sandbox.clients, bad).await.unwrap();
     assert_eq!(refused.verdict(), Verdict::Refused);

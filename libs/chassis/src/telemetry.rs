@@ -20,17 +20,18 @@ pub struct Telemetry {
 /// The filter or format is not valid; the message names the key.
 pub fn init(settings: &Telemetry) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.filter).map_err(|error| format!("telemetry.filter: {error}"))?;
+    let terminal = std::io::stderr().is_terminal();
     let json = match settings.format.as_str() {
         "json" => true,
         "text" => false,
-        "auto" => !std::io::stderr().is_terminal(),
+        "auto" => !terminal,
         other => return Err(format!("telemetry.format = {other:?} should be auto, text or json")),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _already_started = if json {
         builder.json().flatten_event(true).with_current_span(false).try_init()
     } else {
-        builder.with_target(false).compact().try_init()
+        builder.with_target(false).with_ansi(terminal).compact().try_init()
     };
     Ok(())
 }

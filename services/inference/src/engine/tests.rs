@@ -83,7 +83,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn a_sequence_ends_at_its_length_or_at_an_end_token() {
-    let engine = Engine::start(Counting::default(), LIMITS).unwrap();
+    let engine = Engine::start(Counting::default(), LIMITS, &TaskTracker::new()).unwrap();
     assert_eq!(written(engine.submit(job(&[1], 3)).unwrap()), (vec![2, 3, 4], Step::Full));
     assert_eq!(written(engine.submit(job(&[47], 9)).unwrap()), (vec![48, 49], Step::Ended));
     until("idle", || engine.load() == 0);
@@ -92,14 +92,14 @@ fn a_sequence_ends_at_its_length_or_at_an_end_token() {
 #[test]
 fn a_long_prompt_is_read_in_pieces() {
     let decoder = Counting::default();
-    let engine = Engine::start(decoder.clone(), LIMITS).unwrap();
+    let engine = Engine::start(decoder.clone(), LIMITS, &TaskTracker::new()).unwrap();
     written(engine.submit(job(&[9; 8], 2)).unwrap());
     assert_eq!(*decoder.reads.lock().unwrap(), [3, 3, 2, 1]);
 }
 
 #[test]
 fn a_failure_or_a_panic_ends_its_own_sequence_only() {
-    let engine = Engine::start(Counting::default(), LIMITS).unwrap();
+    let engine = Engine::start(Counting::default(), LIMITS, &TaskTracker::new()).unwrap();
     let failing = engine.submit(job(&[75], 9)).unwrap();
     let refused = engine.submit(job(&[1, 78], 9)).unwrap();
     let healthy = engine.submit(job(&[20], 20)).unwrap();
@@ -112,7 +112,7 @@ fn a_failure_or_a_panic_ends_its_own_sequence_only() {
 #[test]
 fn a_reader_that_leaves_frees_its_sequence_within_a_step() {
     let decoder = Counting::default();
-    let engine = Engine::start(decoder.clone(), LIMITS).unwrap();
+    let engine = Engine::start(decoder.clone(), LIMITS, &TaskTracker::new()).unwrap();
     let never = Arc::from([]);
     for _ in 0..20 {
         let mut tokens = engine.submit(Job { end: Arc::clone(&never), ..job(&[1], 1_000_000) }).unwrap();
@@ -130,7 +130,7 @@ fn a_reader_that_leaves_frees_its_sequence_within_a_step() {
 fn a_full_queue_refuses_and_readers_that_left_make_room() {
     let decoder = Counting::default();
     decoder.shut(true);
-    let engine = Engine::start(decoder.clone(), Limits { running: 1, waiting: 2, ..LIMITS }).unwrap();
+    let engine = Engine::start(decoder.clone(), Limits { running: 1, waiting: 2, ..LIMITS }, &TaskTracker::new()).unwrap();
     let first = engine.submit(job(&[1], 1)).unwrap();
     until("the first runs", || decoder.caches.load(SeqCst) == 1);
     let second = engine.submit(job(&[2], 1)).unwrap();
@@ -148,7 +148,7 @@ fn a_full_queue_refuses_and_readers_that_left_make_room() {
 fn what_was_accepted_is_finished_after_the_engine_was_dropped() {
     let decoder = Counting::default();
     decoder.shut(true);
-    let engine = Engine::start(decoder.clone(), Limits { running: 1, ..LIMITS }).unwrap();
+    let engine = Engine::start(decoder.clone(), Limits { running: 1, ..LIMITS }, &TaskTracker::new()).unwrap();
     let tokens: Vec<Tokens> = (0..6).map(|n| engine.submit(job(&[n], 5)).unwrap()).collect();
     drop(engine);
     decoder.shut(false);

@@ -1,7 +1,7 @@
 //! Brings slots into line with the registry: one pass over all deployments, sooner when news comes.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tidemill_artifacts::Digest;
@@ -21,7 +21,7 @@ use crate::loaded::Loaded;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl Fleet {
-    /// Reconciles until stopped: at once, at news, and every `pause`.
+    /// Reconciles until stopped: at once, at news, and every `pause`. Then takes no more requests, and waits for those in flight.
     pub(crate) async fn run(self: Arc<Self>, pause: Duration, stop: CancellationToken) {
         let rounds = async {
             loop {
@@ -35,6 +35,11 @@ impl Fleet {
             }
         };
         stop.run_until_cancelled(rounds).await;
+        for slot in self.slots.write().unwrap_or_else(PoisonError::into_inner).values_mut() {
+            *slot = Slot { model: slot.model.clone(), detail: "this process is stopping".to_owned(), ..Slot::default() };
+        }
+        self.threads.close();
+        self.threads.wait().await;
     }
 
     async fn reconcile(&self, pause: Duration) -> Result<(), Fault> {
@@ -118,8 +123,8 @@ impl Fleet {
         let parsed: Digest = digest.parse().map_err(fault_of_artifacts)?;
         let folder = self.folders.join(parsed.hex());
         self.artifacts.fetch_directory(&parsed, &folder).await.map_err(fault_of_artifacts)?;
-        let (name, limits) = (digest.to_owned(), self.limits);
-        let loaded = tokio::task::spawn_blocking(move || Loaded::read(&folder, &name, limits)).await;
+        let (name, limits, threads) = (digest.to_owned(), self.limits, self.threads.clone());
+        let loaded = tokio::task::spawn_blocking(move || Loaded::read(&folder, &name, limits, &threads)).await;
         match loaded {
             Ok(Ok(loaded)) => Ok(Arc::new(loaded)),
             Ok(Err(error)) => {

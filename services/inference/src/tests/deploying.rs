@@ -168,3 +168,22 @@ async fn a_retried_create_makes_one_deployment() {
     let fields: Vec<String> = Fault::from(status).fields.into_iter().map(|(field, _)| field).collect();
     assert_eq!(fields, ["deployment_id", "deployment.model", "deployment.alias"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_finishes_what_is_in_flight_and_ends_the_engines() {
+    let world = World::serving(LIMITS).await;
+    let mut long = request("tiny");
+    long.sampling = Some(SamplingParameters { temperature: Some(2.0), seed: Some(4), ..SamplingParameters::default() });
+    let mut stream = world.client.clone().generate_stream(long).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    assert!(first.receipt.is_none(), "the answer must be in flight when the stop comes");
+    assert!(!world.fleet.idle());
+    world.stop.cancel();
+    let mut last = first;
+    while let Some(message) = stream.message().await.unwrap() {
+        last = message;
+    }
+    assert!(last.receipt.is_some(), "the answer in flight ends with its receipt");
+    world.served.await.unwrap().unwrap();
+    assert!(world.fleet.idle(), "an engine outlives its service");
+}

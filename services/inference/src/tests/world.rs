@@ -85,7 +85,9 @@ pub(super) struct World {
     pub(super) fleet: Arc<Fleet>,
     pub(super) client: InferenceServiceClient<Channel>,
     pub(super) folder: tempfile::TempDir,
-    _stop: DropGuard,
+    pub(super) stop: CancellationToken,
+    pub(super) served: tokio::task::JoinHandle<Result<(), tidemill_chassis::server::Error>>,
+    _stopped_at_the_end: DropGuard,
 }
 
 impl World {
@@ -117,9 +119,9 @@ impl World {
         let channel = transport::remote(&format!("http://{}", bound.grpc_address()), None).unwrap();
         let stop = CancellationToken::new();
         let relay = Service::new("relay").task(platform.relay());
-        tokio::spawn(bound.serve(vec![service, relay], stop.clone()));
+        let served = tokio::spawn(bound.serve(vec![service, relay], stop.clone()));
         let client = InferenceServiceClient::new(channel);
-        World { registry, platform, fleet, client, folder, _stop: stop.drop_guard() }
+        World { registry, platform, fleet, client, folder, served, _stopped_at_the_end: stop.clone().drop_guard(), stop }
     }
 
     /// The service with deployment `tiny` answering from a model of seed 1.

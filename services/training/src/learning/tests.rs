@@ -60,16 +60,16 @@ fn spec(config: Config, accumulation: usize, precision: Precision) -> Spec {
     }
 }
 
-/// A text with structure: each token follows from the two before, with some noise.
+/// A text with structure: each token follows from the one before, with some noise.
 fn tokens(count: usize, salt: u64) -> Tokens {
     let mut state = salt;
-    let (mut a, mut b) = (1u64, 2u64);
+    let mut token = 1u64;
     let bytes: Vec<u8> = (0..count)
         .flat_map(|_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let noise = if state >> 60 == 0 { state >> 40 } else { 0 };
-            (a, b) = (b, (a * 3 + b * 5 + 7 + noise) % VOCABULARY as u64);
-            (b as u16).to_le_bytes()
+            token = (token * 3 + 7 + noise) % VOCABULARY as u64;
+            (token as u16).to_le_bytes()
         })
         .collect();
     Tokens::read(vec![bytes.into()], TokenWidth::U16, VOCABULARY as usize).unwrap()
