@@ -14,14 +14,14 @@ help: ## List every verb
 setup: ## Install what is missing (system packages, libtorch, buf, protos); idempotent
 	@.ci/setup
 
-build: setup ## Build the server and the client
-	cargo build -p tidemill-standalone -p tidemill-cli
+build: setup ## Build everything; always the whole workspace, so that dependencies are compiled once
+	cargo build --workspace
 
 demo: setup ## Run the whole loop on real text, and print a report (target/demo/report.json)
 	@.ci/demo
 
 test: setup ## Run every test: unit, contract, user stories, kill -9, clients in Python
-	cargo build -p tidemill-standalone -p tidemill-cli
+	cargo build --workspace
 	cargo test --workspace $(CARGO_TEST_FLAGS)
 
 lint: setup ## Check formatting, clippy, protos

@@ -25,9 +25,8 @@ impl Cache {
         let capacity = capacity.clamp(1, config.context_length());
         let shape = [1, config.kv_heads(), capacity, config.head_size()];
         let place = || -> Result<Tensor> { Ok(Tensor::f_zeros(shape, (Kind::Float, model.device()))?) };
-        let layers = (0..config.layers())
-            .map(|_| Ok(Layer { keys: place()?, values: place()? }))
-            .collect::<Result<Vec<_>>>()?;
+        let layers =
+            (0..config.layers()).map(|_| Ok(Layer { keys: place()?, values: place()? })).collect::<Result<Vec<_>>>()?;
         Ok(Self { layers, length: 0, capacity })
     }
 

@@ -112,14 +112,7 @@ impl Norm {
 }
 
 impl Linear {
-    fn new(
-        builder: &mut Builder,
-        name: &str,
-        outputs: i64,
-        inputs: i64,
-        initial: Initial,
-        bias: bool,
-    ) -> Result<Self> {
+    fn new(builder: &mut Builder, name: &str, outputs: i64, inputs: i64, initial: Initial, bias: bool) -> Result<Self> {
         let weight = builder.transposed(format!("{name}.weight"), outputs, inputs, initial)?;
         let bias = match bias {
             true => Some(builder.vector(format!("{name}.bias"), outputs, Initial::Zeros)?),

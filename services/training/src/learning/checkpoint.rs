@@ -25,8 +25,7 @@ impl Trainer {
     pub fn save(&self, directory: &Path) -> Result<()> {
         save_weights(&self.model, &directory.join(WEIGHTS_FILE))?;
         self.optimizer.save(&directory.join(OPTIMIZER_FILE))?;
-        let state =
-            State { step: self.step, spec_digest: self.run_digest.clone(), history: self.history.clone() };
+        let state = State { step: self.step, spec_digest: self.run_digest.clone(), history: self.history.clone() };
         let text = serde_json::to_string_pretty(&state).expect("plain data is always JSON") + "\n";
         let path = directory.join(STATE_FILE);
         Ok(fs::write(&path, text).map_err(|source| ModelError::Io { path, source })?)

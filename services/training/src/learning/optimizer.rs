@@ -52,10 +52,9 @@ impl Optimizer {
         let divisor = (norm > clip_norm).then(|| Tensor::from(((norm + 1e-6) / clip_norm) as f32));
         let (matrix_gradients, vector_gradients) = matrix_gradients.split_at(matrices);
         let step = Tensor::from((done + 1) as f32);
-        for (moments, gradients, weight_decay) in [
-            (&self.matrices, matrix_gradients, self.constants.weight_decay),
-            (&self.vectors, vector_gradients, 0.0),
-        ] {
+        for (moments, gradients, weight_decay) in
+            [(&self.matrices, matrix_gradients, self.constants.weight_decay), (&self.vectors, vector_gradients, 0.0)]
+        {
             let update = AdamW {
                 learning_rate,
                 beta1: self.constants.beta1,

@@ -87,11 +87,9 @@ fn read(directory: &Path, file: &str) -> Vec<u8> {
 #[test]
 fn a_run_resumed_from_a_checkpoint_ends_with_the_same_bytes() {
     tidemill_torch::process::set_threads(1);
-    for (config, accumulation, precision) in [
-        (llama(), 1, Precision::Float32),
-        (llama(), 3, Precision::Bfloat16),
-        (gpt2(), 2, Precision::Float32),
-    ] {
+    for (config, accumulation, precision) in
+        [(llama(), 1, Precision::Float32), (llama(), 3, Precision::Bfloat16), (gpt2(), 2, Precision::Float32)]
+    {
         let spec = spec(config, accumulation, precision);
         let (straight, middle, resumed) =
             (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -189,8 +187,7 @@ fn training_starts_from_a_directory_and_measures_all_of_the_validation_split() {
     }
     first.export(directory.path()).unwrap();
     let data = Data::packed(tokens(4_000, 1), Some(tokens(700, 2)), &spec).unwrap();
-    let second =
-        Trainer::new(spec.clone(), String::new(), data, Start::From(directory.path()), Device::Cpu).unwrap();
+    let second = Trainer::new(spec.clone(), String::new(), data, Start::From(directory.path()), Device::Cpu).unwrap();
     let (a, b) = (first.validate(usize::MAX).unwrap().unwrap(), second.validate(usize::MAX).unwrap().unwrap());
     assert!((a - b).abs() < 1e-6, "{a} {b}");
     let data = Data::packed(tokens(4_000, 1), None, &spec).unwrap();
