@@ -91,7 +91,8 @@ def test_lists_come_in_pages_that_fit_together(channel):
 
 def test_a_job_that_has_ended_is_watched_to_its_end_at_once(channel):
     stub = training_grpc.TrainingServiceStub(channel)
-    job = stub.ListTrainingJobs(training.ListTrainingJobsRequest(), timeout=10).training_jobs[0]
+    jobs = stub.ListTrainingJobs(training.ListTrainingJobsRequest(), timeout=10).training_jobs
+    job = next(job for job in jobs if job.state == job_pb2.STATE_SUCCEEDED)
     last = list(stub.WatchTrainingJob(training.WatchTrainingJobRequest(name=job.name), timeout=10))[-1]
     assert last.state == job_pb2.STATE_SUCCEEDED
     losses = [point.metrics["loss"] for point in last.history if "loss" in point.metrics]

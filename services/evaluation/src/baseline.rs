@@ -149,7 +149,8 @@ mod tests {
         let figure = Figure { bits_per_byte: 1.75, text_bytes: 10 };
         keep(&artifacts, Baseline::Xz, &dataset, Split::Test, 0, figure).await.unwrap();
         keep(&artifacts, Baseline::Xz, &dataset, Split::Test, 0, figure).await.unwrap();
-        let find = async |baseline, dataset, split, count| find(&artifacts, baseline, dataset, split, count).await.unwrap();
+        let find =
+            async |baseline, dataset, split, count| find(&artifacts, baseline, dataset, split, count).await.unwrap();
         assert_eq!(find(Baseline::Xz, &dataset, Split::Test, 0).await, Some(figure));
         assert_eq!(find(Baseline::Unigram, &dataset, Split::Test, 0).await, None);
         assert_eq!(find(Baseline::Xz, &other, Split::Test, 0).await, None);

@@ -16,7 +16,9 @@ pub(crate) enum Error {
     #[error("dataset {digest}: {source}")]
     Dataset { digest: String, source: tidemill_dataset::Error },
     /// The split that should be measured has nothing to measure.
-    #[error("the {split} split of dataset {digest} holds no text; give it a share when the dataset is prepared, or measure another split")]
+    #[error(
+        "the {split} split of dataset {digest} holds no text; give it a share when the dataset is prepared, or measure another split"
+    )]
     EmptySplit { split: String, digest: String },
     /// The model's tokenizer or text cannot be used.
     #[error("{what}: {source}")]
@@ -34,7 +36,9 @@ pub(crate) enum Error {
     #[error("suite.prompts[{index}]: {tokens} tokens leave no room in a context of {context}; shorten it")]
     LongPrompt { index: usize, tokens: usize, context: i64 },
     /// A program is not installed.
-    #[error("the program {program} is missing; install it (Debian: apt-get install {package}), or leave the baseline out of the suite")]
+    #[error(
+        "the program {program} is missing; install it (Debian: apt-get install {package}), or leave the baseline out of the suite"
+    )]
     MissingProgram { program: &'static str, package: &'static str },
     /// A program failed.
     #[error("{program} failed: {reason}")]

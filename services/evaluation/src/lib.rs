@@ -33,8 +33,7 @@ use settings::EvaluationSettings;
 /// Wrong settings.
 pub fn build(settings: &Settings, platform: &Platform) -> anyhow::Result<Service> {
     let own: EvaluationSettings = settings.section("evaluation")?;
-    let jobs =
-        Jobs::<Evaluation>::new(platform, "evaluation", topics::EVALUATION_TASKS, topics::EVALUATION_EVENTS);
+    let jobs = Jobs::<Evaluation>::new(platform, "evaluation", topics::EVALUATION_TASKS, topics::EVALUATION_EVENTS);
     let runner = EvaluationRunner { platform: platform.clone(), threads: own.threads };
     let task = jobs.task(own.jobs_at_once.max(1), runner);
     let handlers = Handlers { platform: platform.clone(), jobs };

@@ -28,9 +28,10 @@ impl Runner<Evaluation> for EvaluationRunner {
             Some(_) => evaluation,
             None => self.measure(evaluation, context).await?,
         };
-        let digest = self.result(&done).await?.ok_or_else(|| {
-            Fault::internal(format!("the worker of {} ended well, but left no result", done.name))
-        })?;
+        let digest = self
+            .result(&done)
+            .await?
+            .ok_or_else(|| Fault::internal(format!("the worker of {} ended well, but left no result", done.name)))?;
         let bytes = self.platform.artifacts.get(&digest).await.map_err(fault_of_artifacts)?;
         let outcome: Outcome = serde_json::from_slice(&bytes).map_err(Fault::internal)?;
         let sample = |sample: crate::outcome::Sample| evaluation::Sample {

@@ -106,7 +106,9 @@ fn check_suite(suite: &SuiteSpec, wrong: &mut Wrong) {
     for (index, baseline) in suite.baselines.iter().enumerate() {
         match Baseline::try_from(*baseline) {
             Ok(Baseline::Xz | Baseline::Unigram) => {}
-            _ => add(&format!("baselines[{index}]"), "is not a baseline; use BASELINE_XZ or BASELINE_UNIGRAM".to_owned()),
+            _ => {
+                add(&format!("baselines[{index}]"), "is not a baseline; use BASELINE_XZ or BASELINE_UNIGRAM".to_owned())
+            }
         }
     }
     if suite.max_documents < 0 {

@@ -73,8 +73,7 @@ struct Subject<'a> {
 async fn measure(artifacts: &Artifacts, subject: &Subject<'_>, stop: &dyn Fn() -> bool) -> Result<Option<Outcome>> {
     let suite = outcome::normal(subject.evaluation.suite.as_ref().unwrap_or(&SuiteSpec::default()));
     let dataset: Digest = subject.evaluation.dataset_digest.parse()?;
-    let split: Split =
-        suite.split.parse().map_err(|source| Error::Dataset { digest: dataset.to_string(), source })?;
+    let split: Split = suite.split.parse().map_err(|source| Error::Dataset { digest: dataset.to_string(), source })?;
     let mut held_out = documents::read(artifacts, &dataset, split).await?;
     if suite.max_documents > 0 {
         held_out.truncate(suite.max_documents as usize);

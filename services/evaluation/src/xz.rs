@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn parts_compress_as_one_stream() {
-        let (text, other) = (b"to be or not to be, that is the question ".repeat(40).leak(), b"zq1x8w".repeat(9).leak());
+        let (text, other) =
+            (b"to be or not to be, that is the question ".repeat(40).leak(), b"zq1x8w".repeat(9).leak());
         let (whole, alone) = (size(&[text, other]), size(&[text]));
         assert!(alone < whole && whole < text.len() as u64 / 4, "{alone} {whole}");
         // What follows its own repetition costs next to nothing.

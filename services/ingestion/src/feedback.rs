@@ -14,9 +14,10 @@ use crate::{
 /// Stands in the place of a source's uri, and of a record's origin.
 pub(crate) const ORIGIN: &str = "feedback";
 
-/// Whether feedback can become a record: the person agreed, and the answer was good or was corrected.
+/// Whether feedback can become a record: the person agreed, and there is a good answer or a correction to learn from.
 pub(crate) fn is_usable(feedback: &Feedback) -> bool {
-    feedback.consent && (feedback.rating() == Rating::Up || !feedback.correction.is_empty())
+    let good = feedback.rating() == Rating::Up && !feedback.completion.is_empty();
+    feedback.consent && (good || !feedback.correction.is_empty())
 }
 
 /// Renders feedback and writes a version's files, in the order of record ids.

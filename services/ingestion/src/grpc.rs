@@ -162,15 +162,9 @@ impl IngestionService for Handlers {
         let request = request.into_inner();
         let feedback = request.feedback.unwrap_or_default();
         validate::check(validate::feedback(&feedback))?;
-        let missing = if feedback.prompt.is_empty() {
-            Some("prompt")
-        } else if feedback.completion.is_empty() && feedback.correction.is_empty() {
-            Some("completion")
-        } else {
-            None
-        };
-        if let Some(field) = missing {
-            let text = format!("the text of {} was not kept: send feedback.{field}", feedback.answer);
+        // An answer may be empty, because a model may end at once; a prompt too. Both at once is text that nobody kept.
+        if feedback.prompt.is_empty() && feedback.completion.is_empty() {
+            let text = format!("the text of {} was not kept: send feedback.prompt and feedback.completion", feedback.answer);
             return Err(Fault::precondition("ANSWER_TEXT_MISSING", &feedback.answer, text).into());
         }
         create(&self.feedback, feedback, &request.feedback_id, &request.request_id, |feedback| {

@@ -63,7 +63,7 @@ impl SourceRunner {
         })
     }
 
-    async fn from_source(&self, name: &str, folder: &Path, work: &Path, watch: &Watch) -> Result<Provenance, Fault> {
+    async fn collect_source(&self, name: &str, folder: &Path, work: &Path, watch: &Watch) -> Result<Provenance, Fault> {
         let source = self.sources.get(name).await.map_err(fault_of_resources)?;
         let spec = source.spec.unwrap_or_default();
         let location = Location::parse(&spec.uri).map_err(|reason| Fault::invalid("spec.uri", reason))?;
@@ -112,7 +112,7 @@ impl SourceRunner {
         Ok(Provenance { parents: vec![parent], annotations })
     }
 
-    async fn from_feedback(&self, names: &[String], folder: &Path, watch: &Watch) -> Result<Provenance, Fault> {
+    async fn collect_feedback(&self, names: &[String], folder: &Path, watch: &Watch) -> Result<Provenance, Fault> {
         watch.phase("reading", "records", names.len() as u64);
         let (mut chosen, mut parents) = (Vec::new(), Vec::new());
         for name in names {
@@ -170,8 +170,8 @@ impl Runner<DatasetVersion> for SourceRunner {
         let work = work.map_err(|error| Fault::from(Error::file(&self.work_dir, error)))?;
         let folder = work.path().join("version");
         let provenance = match &job.origin {
-            Some(Origin::DataSource(name)) => self.from_source(name, &folder, work.path(), &watch).await?,
-            Some(Origin::Feedback(selection)) => self.from_feedback(&selection.feedback, &folder, &watch).await?,
+            Some(Origin::DataSource(name)) => self.collect_source(name, &folder, work.path(), &watch).await?,
+            Some(Origin::Feedback(selection)) => self.collect_feedback(&selection.feedback, &folder, &watch).await?,
             None => return Err(Fault::invalid("dataset_version.data_source", "it is required")),
         };
         context.check()?;

@@ -27,7 +27,8 @@ pub(crate) async fn list(
     jobs: &Jobs<TrainingJob>,
     request: &ListCheckpointsRequest,
 ) -> Result<ListCheckpointsResponse, Fault> {
-    let id = names::ids(&request.parent, "trainingJobs/-").map_err(|error| Fault::invalid("parent", error.to_string()))?;
+    let id =
+        names::ids(&request.parent, "trainingJobs/-").map_err(|error| Fault::invalid("parent", error.to_string()))?;
     let owners = match id[0] {
         "-" => platform.collection::<TrainingJob>().all("").await.map_err(fault_of_resources)?,
         _ => vec![jobs.get(&request.parent).await?],

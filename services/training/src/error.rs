@@ -70,7 +70,8 @@ impl From<Error> for Fault {
             Error::Artifacts(error) => fault_of_artifacts(error),
             Error::Learning(Learning::Spec { field, problem }) => Fault::invalid(format!("spec.{field}"), problem),
             Error::Unfit { field, reason } => Fault::invalid(field, reason),
-            Error::Dataset { source: Data::Corrupt { .. }, .. } | Error::Learning(Learning::Data(Data::Corrupt { .. })) => {
+            Error::Dataset { source: Data::Corrupt { .. }, .. }
+            | Error::Learning(Learning::Data(Data::Corrupt { .. })) => {
                 Fault::new(Code::DataLoss, "ARTIFACT_CORRUPT", text)
             }
             Error::Dataset { .. } | Error::Learning(Learning::Data(_)) => unusable("DATASET_UNUSABLE"),
@@ -78,10 +79,13 @@ impl From<Error> for Fault {
             Error::Learning(Learning::NothingSupervised { .. }) => unusable("NOTHING_SUPERVISED"),
             Error::Learning(Learning::Checkpoint { .. }) => Fault::new(Code::DataLoss, "ARTIFACT_CORRUPT", text),
             Error::Learning(Learning::Model(Model::Torch(_)) | Learning::Torch(_)) if text.contains("memory") => {
-                let hint = "not enough memory; use a smaller batch_size with more accumulation, or a smaller architecture";
+                let hint =
+                    "not enough memory; use a smaller batch_size with more accumulation, or a smaller architecture";
                 Fault::new(Code::FailedPrecondition, "OUT_OF_MEMORY", format!("{hint}: {text}"))
             }
-            Error::Learning(Learning::Model(Model::Config { .. } | Model::Weights { .. })) => unusable("MODEL_UNUSABLE"),
+            Error::Learning(Learning::Model(Model::Config { .. } | Model::Weights { .. })) => {
+                unusable("MODEL_UNUSABLE")
+            }
             Error::Learning(_) | Error::File { .. } => Fault::internal(text),
         }
     }

@@ -46,10 +46,7 @@ impl TrainingService for Handlers {
         Ok(Response::new(self.jobs.create(job, "", &request.training_job_id, &request.request_id).await?))
     }
 
-    async fn get_training_job(
-        &self,
-        request: Request<GetTrainingJobRequest>,
-    ) -> Result<Response<TrainingJob>, Status> {
+    async fn get_training_job(&self, request: Request<GetTrainingJobRequest>) -> Result<Response<TrainingJob>, Status> {
         Ok(Response::new(self.jobs.get(checked(&request.get_ref().name)?).await?))
     }
 
@@ -59,8 +56,7 @@ impl TrainingService for Handlers {
     ) -> Result<Response<ListTrainingJobsResponse>, Status> {
         let ListTrainingJobsRequest { page_size, page_token } = request.into_inner();
         let page = self.jobs.list(ListPage { page_size, page_token, ..ListPage::default() }).await?;
-        let response =
-            ListTrainingJobsResponse { training_jobs: page.items, next_page_token: page.next_page_token };
+        let response = ListTrainingJobsResponse { training_jobs: page.items, next_page_token: page.next_page_token };
         Ok(Response::new(response))
     }
 

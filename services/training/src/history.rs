@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_restart_leaves_no_step_twice() {
-        let points = vec![point(1, "loss"), point(2, "loss"), point(2, "validation_loss"), point(1, "loss"), point(2, "loss")];
+        let points =
+            vec![point(1, "loss"), point(2, "loss"), point(2, "validation_loss"), point(1, "loss"), point(2, "loss")];
         let thinned = thin(points);
         assert_eq!(thinned.iter().map(|point| point.step).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(thinned[1].metrics.len(), 2);

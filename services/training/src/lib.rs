@@ -29,8 +29,7 @@ use settings::TrainingSettings;
 /// Wrong settings.
 pub fn build(settings: &Settings, platform: &Platform) -> anyhow::Result<Service> {
     let own: TrainingSettings = settings.section("training")?;
-    let jobs =
-        Jobs::<TrainingJob>::new(platform, "training", topics::TRAINING_TASKS, topics::TRAINING_JOB_EVENTS);
+    let jobs = Jobs::<TrainingJob>::new(platform, "training", topics::TRAINING_TASKS, topics::TRAINING_JOB_EVENTS);
     let runner = TrainingRunner { platform: platform.clone(), threads: own.threads };
     let task = jobs.task(own.jobs_at_once.max(1), runner);
     let handlers = Handlers { platform: platform.clone(), jobs };

@@ -33,9 +33,10 @@ impl Runner<TrainingJob> for TrainingRunner {
             Some(_) => job,
             None => self.train(job, context).await?,
         };
-        let digest = self.result(&done).await?.ok_or_else(|| {
-            Fault::internal(format!("the worker of {} ended well, but left no result", done.name))
-        })?;
+        let digest = self
+            .result(&done)
+            .await?
+            .ok_or_else(|| Fault::internal(format!("the worker of {} ended well, but left no result", done.name)))?;
         let model = self.platform.artifacts.manifest(&digest).await.map_err(fault_of_artifacts)?;
         done.step = annotation(&model, "step");
         done.history = self.history(&done.uid).await?;
@@ -141,10 +142,8 @@ impl TrainingRunner {
 
 /// The model came from its dataset, its tokenizer and the model it started from.
 fn lineage(job: &TrainingJob, version: &str, tokenizer_digest: &str) -> RecordLineageRequest {
-    let attributes = BTreeMap::from([
-        ("training_job".to_owned(), job.name.clone()),
-        ("steps".to_owned(), job.step.to_string()),
-    ]);
+    let attributes =
+        BTreeMap::from([("training_job".to_owned(), job.name.clone()), ("steps".to_owned(), job.step.to_string())]);
     let model = LineageNode {
         id: job.model_digest.clone(),
         r#type: Type::Model.into(),

@@ -103,7 +103,10 @@ impl Sandbox {
 fn worker_program(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("worker.sh");
     let exe = std::env::current_exe().unwrap();
-    let script = format!("#!/bin/sh\nexport OMP_NUM_THREADS=1\nexec {} worker::tests::worker_process --exact --nocapture\n", exe.display());
+    let script = format!(
+        "#!/bin/sh\nexport OMP_NUM_THREADS=1\nexec {} worker::tests::worker_process --exact --nocapture\n",
+        exe.display()
+    );
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
@@ -127,11 +130,22 @@ async fn a_job_ends_with_a_registered_model_and_a_second_one_killed_on_its_way_g
     assert!(plot.starts_with(b"<svg"));
     let versions: Vec<CreateModelVersionRequest> = sandbox.registry.calls("CreateModelVersion");
     let version = versions[0].model_version.clone().unwrap();
-    assert_eq!((version.digest.as_str(), version.training_job.as_str()), (done.model_digest.as_str(), "trainingJobs/one"));
-    assert_eq!((version.dataset_digest, version.tokenizer_digest.as_str()), (sandbox.dataset.to_string(), "sha256:tokenizer"));
+    assert_eq!(
+        (version.digest.as_str(), version.training_job.as_str()),
+        (done.model_digest.as_str(), "trainingJobs/one")
+    );
+    assert_eq!(
+        (version.dataset_digest, version.tokenizer_digest.as_str()),
+        (sandbox.dataset.to_string(), "sha256:tokenizer")
+    );
     assert!(version.parameter_count > 10_000 && uuid::Uuid::parse_str(&versions[0].request_id).is_ok());
     let lineage: Vec<RecordLineageRequest> = sandbox.registry.calls("RecordLineage");
-    assert!(lineage[0].edges.iter().any(|edge| edge.parent == sandbox.dataset.to_string() && edge.child == done.model_digest));
+    assert!(
+        lineage[0]
+            .edges
+            .iter()
+            .any(|edge| edge.parent == sandbox.dataset.to_string() && edge.child == done.model_digest)
+    );
 
     let twin = sandbox.create("two", sandbox.job(spec)).await.unwrap();
     let mut killed = None;

@@ -97,7 +97,9 @@ fn check_length(job: &TrainingJob, dataset: &Manifest, wrong: &mut Violations) {
         Ok(annotations) => {
             let tokens = annotations.splits.get(&Split::Train).map_or(0, |size| size.token_count);
             if length > 0 && tokens <= length {
-                let text = format!("{length} needs more tokens than the {tokens} of the training split; shorten it or add text");
+                let text = format!(
+                    "{length} needs more tokens than the {tokens} of the training split; shorten it or add text"
+                );
                 wrong.add("spec.sequence_length", text);
             }
         }

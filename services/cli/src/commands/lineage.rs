@@ -1,10 +1,11 @@
 //! `tidemill lineage`: from an answer to the records behind it, and from a record to the models that saw it.
 
 use serde_json::json;
-use tidemill_proto::inference::v1::GetAnswerRequest;
+use tidemill_proto::inference::v1::{Answer, GetAnswerRequest};
 use tidemill_proto::ingestion::v1::ListRecordsRequest;
 use tidemill_proto::registry::v1::lineage_node::Type;
 use tidemill_proto::registry::v1::{GetLineageRequest, GetLineageResponse};
+use tonic::{Code, Status};
 
 use super::{Context, answer_name};
 use crate::arguments::Lineage;
@@ -17,16 +18,7 @@ use crate::words;
 /// Draws the tree, and records where asked for.
 pub(super) async fn execute(context: &Context, lineage: &Lineage) -> Result<(), Failure> {
     let connection = context.connect().await?;
-    let answer = if is_answer(&lineage.of) {
-        let request = GetAnswerRequest { name: answer_name(&lineage.of) };
-        Some(connection.inference().get_answer(request).await?.into_inner())
-    } else {
-        None
-    };
-    let id = answer.as_ref().map_or(lineage.of.as_str(), |answer| answer.model_digest.as_str());
-    let request = GetLineageRequest { id: id.to_owned(), ..Default::default() };
-    let response = connection.registry().get_lineage(request).await?.into_inner();
-
+    let (answer, response) = walk(&connection, &lineage.of).await?;
     let mut records = Vec::new();
     if let Some(count) = lineage.records {
         records = behind(&connection, &response, count, &lineage.page_token).await?;
@@ -66,6 +58,32 @@ pub(super) async fn execute(context: &Context, lineage: &Lineage) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The answer, where one is meant, and the lineage of it or of what else is meant.
+async fn walk(connection: &Connection, of: &str) -> Result<(Option<Answer>, GetLineageResponse), Failure> {
+    let lineage = async |id: &str| {
+        let request = GetLineageRequest { id: id.to_owned(), ..Default::default() };
+        Ok::<_, Status>(connection.registry().get_lineage(request).await?.into_inner())
+    };
+    let not_found = match is_answer(of) {
+        true => None,
+        false => match lineage(of).await {
+            // An answer's bare id looks like digits of a digest.
+            Err(status) if status.code() == Code::NotFound && !of.contains(['/', ':']) => Some(status),
+            response => return Ok((None, response?)),
+        },
+    };
+    let request = GetAnswerRequest { name: answer_name(of) };
+    match (connection.inference().get_answer(request).await, not_found) {
+        (Ok(answer), _) => {
+            let answer = answer.into_inner();
+            let response = lineage(&answer.model_digest).await?;
+            Ok((Some(answer), response))
+        }
+        (Err(_), Some(status)) => Err(status.into()),
+        (Err(status), None) => Err(status.into()),
+    }
 }
 
 /// Answers are named by their collection, or by the ids that the HTTP API gives them.

@@ -1,6 +1,6 @@
 //! `tidemill promote`: asks the gate.
 
-use tidemill_proto::registry::v1::PromoteModelVersionRequest;
+use tidemill_proto::registry::v1::{ListObjectivesRequest, PromoteModelVersionRequest};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -29,6 +29,11 @@ pub(super) async fn execute(context: &Context, promote: &Promote) -> Result<(), 
             return Err(Failure::Refused(
                 format!("refused: {}\n{}", status.message(), findings.join("\n")).trim_end().to_owned(),
             ));
+        }
+        Err(status) if status.code() == Code::NotFound && status.message().contains("objectives/") => {
+            let known = connection.registry().list_objectives(ListObjectivesRequest::default()).await?.into_inner();
+            let known: Vec<&str> = known.objectives.iter().map(|objective| objective.name.as_str()).collect();
+            return Err(Failure::NotFound(format!("{}; there are: {}", status.message(), known.join(", "))));
         }
         Err(status) => return Err(status.into()),
     };

@@ -70,7 +70,7 @@ impl Bench {
         self.version(Origin::DataSource(source.name)).await
     }
 
-    pub(super) async fn from_feedback(&mut self, names: Vec<String>) -> DatasetVersion {
+    pub(super) async fn ingest_feedback(&mut self, names: Vec<String>) -> DatasetVersion {
         self.version(Origin::Feedback(FeedbackSelection { feedback: names })).await
     }
 

@@ -108,7 +108,7 @@ async fn feedback_becomes_records_without_names_or_times() {
         ] {
             names.push(give(&mut bench, feedback).await.name);
         }
-        let version = bench.from_feedback(names.clone()).await;
+        let version = bench.ingest_feedback(names.clone()).await;
         assert_eq!((version.state(), version.record_count), (State::Succeeded, 2), "{:?}", version.error);
         let mut texts: Vec<_> = bench.records(&version, "").await.into_iter().map(|record| record.excerpt).collect();
         texts.sort();
@@ -167,7 +167,7 @@ async fn feedback_is_checked_and_a_retry_writes_once() {
 async fn unusable_feedback_alone_makes_no_version() {
     let mut bench = Bench::start().await;
     let name = give(&mut bench, judgement(" no.", Rating::Down, "", true)).await.name;
-    let version = bench.from_feedback(vec![name]).await;
+    let version = bench.ingest_feedback(vec![name]).await;
     assert_eq!(version.state(), State::Failed);
     assert!(version.error.unwrap().message.contains("1 NOT_USABLE"));
 }

@@ -66,7 +66,9 @@ pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations)
         Some(schedule) => check_schedule(schedule, spec.steps, wrong),
     }
     let clips = spec.clip_norm.is_finite() && spec.clip_norm >= 0.0;
-    wrong.unless(clips, "clip_norm", || format!("{} is not a norm; use 0 for 1.0, or a positive number", spec.clip_norm));
+    wrong.unless(clips, "clip_norm", || {
+        format!("{} is not a norm; use 0 for 1.0, or a positive number", spec.clip_norm)
+    });
     let known = Precision::try_from(spec.precision).is_ok();
     wrong.unless(known, "precision", || format!("{} is not a precision", spec.precision));
     wrong.count("checkpoint_every_steps", spec.checkpoint_every_steps);
@@ -99,7 +101,10 @@ fn check_llama(shape: &Llama, wrong: &mut Violations) -> Option<i32> {
         wrong.unless(width % heads == 0, &field, || format!("{heads} does not divide hidden_size = {width}"));
         let even = width % heads != 0 || (width / heads) % 2 == 0;
         wrong.unless(even, &field, || {
-            format!("heads of {} channels cannot rotate in pairs; hidden_size / num_attention_heads must be even", width / heads)
+            format!(
+                "heads of {} channels cannot rotate in pairs; hidden_size / num_attention_heads must be even",
+                width / heads
+            )
         });
     }
     if heads && pairs {
@@ -109,7 +114,9 @@ fn check_llama(shape: &Llama, wrong: &mut Violations) -> Option<i32> {
     }
     let base = shape.rope_theta;
     let turns = base == 0.0 || (base.is_finite() && base > 1.0);
-    wrong.unless(turns, &format!("{AT}.rope_theta"), || format!("{base} is not a rotary base; use 0 for 10000, or more than 1"));
+    wrong.unless(turns, &format!("{AT}.rope_theta"), || {
+        format!("{base} is not a rotary base; use 0 for 10000, or more than 1")
+    });
     let context = wrong.size(&format!("{AT}.max_position_embeddings"), shape.max_position_embeddings);
     context.then_some(shape.max_position_embeddings)
 }
@@ -121,7 +128,9 @@ fn check_gpt2(shape: &Gpt2, wrong: &mut Violations) -> Option<i32> {
     let heads = wrong.size(&format!("{AT}.n_head"), shape.n_head);
     if width && heads {
         let (width, heads) = (shape.n_embd, shape.n_head);
-        wrong.unless(width % heads == 0, &format!("{AT}.n_head"), || format!("{heads} does not divide n_embd = {width}"));
+        wrong.unless(width % heads == 0, &format!("{AT}.n_head"), || {
+            format!("{heads} does not divide n_embd = {width}")
+        });
     }
     wrong.size(&format!("{AT}.n_positions"), shape.n_positions).then_some(shape.n_positions)
 }

@@ -107,9 +107,7 @@ impl Snapshots<'_> {
     /// An artifact's manifest and its files; nothing of one that cannot be read.
     async fn files(&self, digest: &Digest) -> Vec<Digest> {
         match self.artifacts.manifest(digest).await {
-            Ok(manifest) => {
-                std::iter::once(*digest).chain(manifest.entries.iter().map(|entry| entry.digest)).collect()
-            }
+            Ok(manifest) => std::iter::once(*digest).chain(manifest.entries.iter().map(|entry| entry.digest)).collect(),
             Err(_) => Vec::new(),
         }
     }

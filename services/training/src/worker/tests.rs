@@ -27,7 +27,9 @@ async fn a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes() {
         let uid = format!("stopped-{patience}");
         let mut stops = 0;
         // Each start comes at most `patience` steps further; a start that comes no further is not repeated for ever.
-        while run(&world.arguments(&uid, spec()), &world.artifacts, &after(patience.max(stops))).await.unwrap() == Ended::Stopped {
+        while run(&world.arguments(&uid, spec()), &world.artifacts, &after(patience.max(stops))).await.unwrap()
+            == Ended::Stopped
+        {
             stops += 1;
         }
         assert!(stops >= STEPS as usize / 12, "{stops}");

@@ -116,7 +116,8 @@ impl World {
 
 pub(crate) async fn put_dataset(artifacts: &Artifacts, folder: &Path) -> Digest {
     let words = ["we ", "the ", "people ", "of ", "a ", "more ", "perfect ", "union, ", "ordain ", "it.\n"];
-    let text = |seed: usize| -> String { (0..80).map(|at| words[(seed + at * at * 7 + at / 3) % words.len()]).collect() };
+    let text =
+        |seed: usize| -> String { (0..80).map(|at| words[(seed + at * at * 7 + at / 3) % words.len()]).collect() };
     let texts: Vec<String> = (0..30).map(text).collect();
     let tokenizer = Tokenizer::train_bpe(texts.iter().map(String::as_str), 300, &SPECIAL_TOKENS).unwrap();
     let end = tokenizer.end_of_text().unwrap();
