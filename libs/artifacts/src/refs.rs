@@ -64,8 +64,7 @@ impl Artifacts {
             .into_iter()
             .map(|name| async move { Ok::<_, Error>(self.resolve(&name).await?.map(|digest| (name, digest))) })
             .collect();
-        let found: Vec<Option<(String, Digest)>> =
-            futures::stream::iter(resolved).buffered(16).try_collect().await?;
+        let found: Vec<Option<(String, Digest)>> = futures::stream::iter(resolved).buffered(16).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 

@@ -164,7 +164,8 @@ impl IngestionService for Handlers {
         validate::check(validate::feedback(&feedback))?;
         // An answer may be empty, because a model may end at once; a prompt too. Both at once is text that nobody kept.
         if feedback.prompt.is_empty() && feedback.completion.is_empty() {
-            let text = format!("the text of {} was not kept: send feedback.prompt and feedback.completion", feedback.answer);
+            let text =
+                format!("the text of {} was not kept: send feedback.prompt and feedback.completion", feedback.answer);
             return Err(Fault::precondition("ANSWER_TEXT_MISSING", &feedback.answer, text).into());
         }
         create(&self.feedback, feedback, &request.feedback_id, &request.request_id, |feedback| {

@@ -130,7 +130,8 @@ fn a_reader_that_leaves_frees_its_sequence_within_a_step() {
 fn a_full_queue_refuses_and_readers_that_left_make_room() {
     let decoder = Counting::default();
     decoder.shut(true);
-    let engine = Engine::start(decoder.clone(), Limits { running: 1, waiting: 2, ..LIMITS }, &TaskTracker::new()).unwrap();
+    let engine =
+        Engine::start(decoder.clone(), Limits { running: 1, waiting: 2, ..LIMITS }, &TaskTracker::new()).unwrap();
     let first = engine.submit(job(&[1], 1)).unwrap();
     until("the first runs", || decoder.caches.load(SeqCst) == 1);
     let second = engine.submit(job(&[2], 1)).unwrap();

@@ -36,7 +36,8 @@ impl Fleet {
         };
         stop.run_until_cancelled(rounds).await;
         for slot in self.slots.write().unwrap_or_else(PoisonError::into_inner).values_mut() {
-            *slot = Slot { model: slot.model.clone(), detail: "this process is stopping".to_owned(), ..Slot::default() };
+            *slot =
+                Slot { model: slot.model.clone(), detail: "this process is stopping".to_owned(), ..Slot::default() };
         }
         self.threads.close();
         self.threads.wait().await;

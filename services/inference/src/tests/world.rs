@@ -121,7 +121,16 @@ impl World {
         let relay = Service::new("relay").task(platform.relay());
         let served = tokio::spawn(bound.serve(vec![service, relay], stop.clone()));
         let client = InferenceServiceClient::new(channel);
-        World { registry, platform, fleet, client, folder, served, _stopped_at_the_end: stop.clone().drop_guard(), stop }
+        World {
+            registry,
+            platform,
+            fleet,
+            client,
+            folder,
+            served,
+            _stopped_at_the_end: stop.clone().drop_guard(),
+            stop,
+        }
     }
 
     /// The service with deployment `tiny` answering from a model of seed 1.
