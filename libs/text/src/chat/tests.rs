@@ -15,7 +15,7 @@ fn the_plain_template_gives_contents_and_blank_lines() {
 }
 
 #[test]
-fn a_chatml_template_renders_as_transformers_does() {
+fn a_chatml_template_opens_and_closes_every_turn() {
     // Expected text: transformers' apply_chat_template on the same template and messages.
     let source = "{{ bos_token }}{% for message in messages %}\n{{'<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>' + '\n'}}\n\
         {% endfor %}\n{% if add_generation_prompt %}\n{{ '<|im_start|>assistant\n' }}{% endif %}{{ eos_token }}";
