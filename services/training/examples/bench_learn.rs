@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
         optimizer: Optimizer { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 },
         schedule: Schedule { peak: 1e-3, warmup_steps: 100, steps: 2000, final_ratio: 0.1 },
         clip_norm: 1.0,
-        seed: 1,
+        seed: 1337,
         precision: Precision::Float32,
         validate_every_steps: u64::MAX,
     };

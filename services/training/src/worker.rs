@@ -54,7 +54,7 @@ async fn train(
     let threads = tidemill_torch::process::threads();
     tracing::info!(job = job.name, device = ?device.device, reason = device.reason, threads, "training begins");
 
-    let asked = job.spec.clone().unwrap_or_default();
+    let asked = job.spec.unwrap_or_default();
     let spec = Spec::new(&asked, inputs.config.clone())?;
     let run_digest = spec.digest(&job.dataset_digest, &job.base_model_digest);
     let fresh = || {
