@@ -34,8 +34,11 @@ const SERVICES: &[(&str, Build)] = &[
     ("gateway", tidemill_gateway::build),
 ];
 
+/// Runs a worker to its end and returns the exit code.
+type WorkerMain = fn() -> i32;
+
 /// The workers that this program can be.
-pub const WORKERS: &[(&str, fn() -> i32)] =
+pub const WORKERS: &[(&str, WorkerMain)] =
     &[("training", tidemill_training::worker_main), ("evaluation", tidemill_evaluation::worker_main)];
 
 /// Loads the settings of all services.
