@@ -1,9 +1,16 @@
 //! User stories: one file each, in one test binary.
 
+#[cfg(test)]
 mod architecture;
+#[cfg(test)]
 mod bad_input;
+#[cfg(test)]
 mod daemon_life;
+#[cfg(test)]
 mod full_disk;
+#[cfg(test)]
 mod kills;
+#[cfg(test)]
 mod real_clients;
+#[cfg(test)]
 mod the_loop;
