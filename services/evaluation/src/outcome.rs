@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_rounded_figure_survives_json() {
-        for figure in [1.0 / 3.0, 0.0, 1234.567_890_123_456, 7e-9 / 3.0, 2f64.sqrt() * 1e20] {
+        for figure in [1.0 / 3.0, 0.0, 1_234.567_890_123_456, 7e-9 / 3.0, 2f64.sqrt() * 1e20] {
             let figure = rounded(figure);
             let text = serde_json::to_string(&figure).unwrap();
             assert_eq!(serde_json::from_str::<f64>(&text).unwrap().to_bits(), figure.to_bits());

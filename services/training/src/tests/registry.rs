@@ -10,9 +10,12 @@ use tidemill_proto::registry::v1::*;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-/// Calls so far: (method, encoded request). Cheap to clone.
+/// A method and its encoded request.
+type Call = (&'static str, Vec<u8>);
+
+/// Calls so far. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Registry(Arc<Mutex<Vec<(&'static str, Vec<u8>)>>>);
+pub(super) struct Registry(Arc<Mutex<Vec<Call>>>);
 
 impl Registry {
     pub(super) fn channel(&self) -> Channel {

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_spec_is_the_same_however_often_it_is_saved_and_measured() {
         let spec = TrainingSpec { steps: 7, seed: 3, ..TrainingSpec::default() };
-        let other = TrainingSpec { checkpoint_every_steps: 2, keep_checkpoints: 9, ..spec.clone() };
+        let other = TrainingSpec { checkpoint_every_steps: 2, keep_checkpoints: 9, ..spec };
         assert_eq!(spec_json(&spec), spec_json(&other));
         assert_eq!(spec_json(&spec), r#"{"steps":"7","seed":"3"}"#);
     }
