@@ -1,6 +1,6 @@
 //! nanoGPT's CPU recipe for character-level Shakespeare through the same `Trainer` that jobs use; prints one line of JSON.
 //!
-//! `bench_learn <text file> [steps] [threads]`; `tests/bench/learn` compares it with PyTorch.
+//! `bench_learn <text file> [steps] [threads] [seed]`; `tests/bench/learn` compares it with PyTorch.
 
 use std::{collections::BTreeSet, fs};
 
@@ -12,9 +12,10 @@ use tidemill_training::learning::{Data, Optimizer, Precision, Schedule, Spec, St
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().context("usage: bench_learn <text file> [steps] [threads]")?;
+    let path = arguments.next().context("usage: bench_learn <text file> [steps] [threads] [seed]")?;
     let steps: u64 = arguments.next().map_or(Ok(2000), |text| text.parse()).context("steps")?;
     let threads: i32 = arguments.next().map_or(Ok(2), |text| text.parse()).context("threads")?;
+    let seed: u64 = arguments.next().map_or(Ok(1337), |text| text.parse()).context("seed")?;
     tidemill_torch::process::set_threads(threads);
 
     let text: Vec<char> = fs::read_to_string(&path).with_context(|| path.clone())?.chars().collect();
@@ -48,7 +49,7 @@ fn main() -> anyhow::Result<()> {
         optimizer: Optimizer { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 },
         schedule: Schedule { peak: 1e-3, warmup_steps: 100, steps: 2000, final_ratio: 0.1 },
         clip_norm: 1.0,
-        seed: 1337,
+        seed,
         precision: Precision::Float32,
         validate_every_steps: u64::MAX,
     };

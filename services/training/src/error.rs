@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_as_such_wherever_it_was_met() {
         let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let path = PathBuf::from("/work/model.safetensors");
+        let path = PathBuf::from("/folder/model.safetensors");
         let model = tidemill_models::Error::Io { path: path.clone(), source: full() };
         for error in [Error::from(learning::Error::from(model)), Error::File { path, source: full() }] {
             let fault = Fault::from(error);
