@@ -28,11 +28,11 @@ lint: setup ## Check formatting, clippy, protos
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(BUF) lint
-	$(BUF) format --path proto -d --exit-code
+	$(BUF) format proto -d --exit-code
 
 fmt: setup ## Format sources and protos
 	cargo fmt --all
-	$(BUF) format --path proto -w
+	$(BUF) format proto -w
 
 bench: bench-learn ## Run every bench (results in target/bench/*.json)
 
