@@ -110,7 +110,7 @@ async fn reports_reach_the_service_also_the_last() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_killed_starts_again() {
-    let bench = Bench::start(&format!("{REPORT}\n[ -e once ] || {{ touch once; kill -9 $$; }}")).await;
+    let bench = Bench::start(&format!("{REPORT}\n[ -e once ] || {{ touch once; kill -9 $$; }}\nsleep 0.5")).await;
     assert_eq!(bench.run().await.state(), State::Succeeded);
     assert_eq!(*bench.starts.lock().unwrap().last().unwrap(), 1);
     assert!(bench.path().join("once").exists());

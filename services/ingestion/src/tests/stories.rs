@@ -148,7 +148,7 @@ async fn feedback_is_checked_and_a_retry_writes_once() {
     for field in ["feedback.answer", "feedback.rating", "feedback.model"] {
         assert!(status.message().contains(field), "{}", status.message());
     }
-    let untold = Feedback { prompt: String::new(), ..judgement("a", Rating::Up, "", true) };
+    let untold = Feedback { prompt: String::new(), completion: String::new(), ..judgement("a", Rating::Up, "", true) };
     assert_eq!(create(untold, "").await.unwrap_err().code(), Code::FailedPrecondition);
     let request = "00000000-0000-4000-8000-000000000001";
     let first = create(judgement("a", Rating::Up, "", true), request).await.unwrap().into_inner();
