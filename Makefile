@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint fmt bench bench-learn up down clean
+.PHONY: help setup build demo test contract e2e-distributed lint fmt bench bench-learn up down deps-up deps-down up-distributed down-distributed clean
 
 CACHE := $(or $(TIDEMILL_CACHE),$(HOME)/.cache/tidemill)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -20,9 +20,14 @@ build: setup ## Build everything; always the whole workspace, so that dependenci
 demo: setup ## Run the whole loop on real text, and print a report (target/demo/report.json)
 	@.ci/demo
 
-test: setup ## Run every test: unit, contract, user stories, kill -9, clients in Python
-	cargo build --workspace
-	cargo test --workspace $(CARGO_TEST_FLAGS)
+test: setup ## Run every test: unit, contract on real servers, user stories, kill -9, clients in Python
+	@CARGO_TEST_FLAGS="$(CARGO_TEST_FLAGS)" .ci/test
+
+contract: setup deps-up ## Run every port's contract on every adapter; what is skipped is named
+	@.ci/contract
+
+e2e-distributed: build deps-up ## Run the user stories over separate processes and real servers, and a rolling restart under load
+	@.ci/e2e-distributed
 
 lint: setup ## Check formatting, clippy, protos
 	cargo fmt --all --check
@@ -44,6 +49,18 @@ up: build ## Start a server on this machine, in the background
 
 down: build ## Stop it
 	@$(TARGET)/debug/tidemill down
+
+deps-up: setup ## Start real servers on loopback: Kafka, PostgreSQL, Redis, S3
+	@.ci/deps up
+
+deps-down: ## Stop them and forget what they hold
+	@.ci/deps down
+
+up-distributed: build deps-up ## Start two replicas of every service as separate processes over those servers
+	@.ci/distributed up
+
+down-distributed: ## Stop those processes
+	@.ci/distributed down
 
 clean: ## Remove what was built and what the demo left; downloads in the cache stay
 	cargo clean

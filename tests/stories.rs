@@ -13,4 +13,6 @@ mod kills;
 #[cfg(test)]
 mod real_clients;
 #[cfg(test)]
+mod rolling_restart;
+#[cfg(test)]
 mod the_loop;

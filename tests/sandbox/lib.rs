@@ -1,7 +1,9 @@
-//! A whole Tidemill for one test: its own data directory and ports, in this process or (`SANDBOX=daemon`) as a spawned `tidemilld`.
+//! A whole Tidemill for one test: its own data directory and ports, in this process, (`SANDBOX=daemon`) as a spawned `tidemilld`, or
+//! (`SANDBOX=distributed`) as processes of every service over real servers.
 
 mod clients;
 mod daemon;
+mod distributed;
 mod loops;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use clients::Clients;
 pub use daemon::{Spawned, program};
+pub use distributed::{Distributed, SERVICES};
 pub use loops::{corpus, mini_pipeline, post_feedback, run_to_end, wait_for_run};
 
 /// How long a condition may take to come true before a test gives up on it.
@@ -33,6 +36,7 @@ pub struct Sandbox {
 enum Host {
     Here { stop: CancellationToken, served: tokio::task::JoinHandle<Result<(), String>> },
     Apart(Spawned),
+    Distributed(Distributed),
 }
 
 impl Sandbox {
@@ -45,25 +49,29 @@ impl Sandbox {
     pub async fn start_with(settings: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let data = folder.path().join("data");
-        let settings = toml(&data, settings)?;
-        let apart = match std::env::var("SANDBOX").as_deref() {
-            Ok("daemon") => true,
-            Ok("process") | Err(_) => false,
-            Ok(other) => bail!("SANDBOX={other} should be process or daemon"),
-        };
-        let (host, endpoints) = if apart {
-            let file = folder.path().join("tidemill.toml");
-            std::fs::write(&file, settings)?;
-            let spawned = Spawned::start(&file, &data).await?;
-            let endpoints = spawned.endpoints.clone();
-            (Host::Apart(spawned), endpoints)
-        } else {
-            let daemon = Daemon::open(&tidemill_standalone::settings_from(&settings)?).await?;
-            let endpoints = daemon.endpoints().clone();
-            let stop = CancellationToken::new();
-            let token = stop.clone();
-            let served = tokio::spawn(async move { daemon.serve(token).await.map_err(|failure| failure.to_string()) });
-            (Host::Here { stop, served }, endpoints)
+        let (host, endpoints) = match std::env::var("SANDBOX").as_deref() {
+            Ok("process") | Err(_) => {
+                let daemon = Daemon::open(&tidemill_standalone::settings_from(&toml(&data, settings)?)?).await?;
+                let endpoints = daemon.endpoints().clone();
+                let stop = CancellationToken::new();
+                let token = stop.clone();
+                let served =
+                    tokio::spawn(async move { daemon.serve(token).await.map_err(|failure| failure.to_string()) });
+                (Host::Here { stop, served }, endpoints)
+            }
+            Ok("daemon") => {
+                let file = folder.path().join("tidemill.toml");
+                std::fs::write(&file, toml(&data, settings)?)?;
+                let spawned = Spawned::start(&file, &data).await?;
+                let endpoints = spawned.endpoints.clone();
+                (Host::Apart(spawned), endpoints)
+            }
+            Ok("distributed") => {
+                let distributed = Distributed::start(&data, 1, None, settings).await?;
+                let endpoints = distributed.endpoints.clone();
+                (Host::Distributed(distributed), endpoints)
+            }
+            Ok(other) => bail!("SANDBOX={other} should be process, daemon or distributed"),
         };
         let clients = Clients::connect(&endpoints)?;
         clients.ready().await?;
@@ -88,6 +96,7 @@ impl Sandbox {
                 served.await?.map_err(anyhow::Error::msg)
             }
             Host::Apart(spawned) => spawned.terminate().await.map(|_| ()),
+            Host::Distributed(distributed) => distributed.terminate().await,
         }
     }
 }

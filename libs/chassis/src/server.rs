@@ -1,7 +1,11 @@
 //! Serves what services are made of: gRPC, HTTP and background tasks, with health, reflection and a drain that ends in time.
 
+pub(crate) mod incoming;
+
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -10,12 +14,14 @@ use axum::response::IntoResponse;
 use futures::future::BoxFuture;
 use http::StatusCode;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use crate::auth::{ApiKeys, RequireKey};
+use crate::tls::ServerTls;
 use crate::transport::{self, Channel};
 
 /// Section `[server]`.
@@ -28,7 +34,15 @@ pub struct Server {
     pub http_address: String,
     /// File with API keys, or empty.
     pub api_keys_file: String,
-    /// Seconds for requests in flight after a stop is asked for.
+    /// Certificate of the gRPC listener in PEM, or empty for plain HTTP/2.
+    pub tls_certificate_file: String,
+    /// Its key.
+    pub tls_key_file: String,
+    /// Who signs callers' certificates; empty asks callers for none.
+    pub tls_client_ca_file: String,
+    /// Seconds between NOT_SERVING and the end of accepting, for balancers to notice.
+    pub drain_delay_seconds: u64,
+    /// Seconds for requests in flight after that.
     pub shutdown_grace_seconds: u64,
     /// Largest HTTP body accepted, in bytes.
     pub max_message_bytes: usize,
@@ -38,7 +52,9 @@ pub struct Server {
 pub struct Service {
     name: &'static str,
     grpc: Option<Grpc>,
+    forwarded: Vec<(&'static str, Channel)>,
     http: Option<axum::Router>,
+    ready: Option<watch::Receiver<bool>>,
     tasks: Vec<Task>,
 }
 
@@ -50,7 +66,7 @@ struct Grpc {
 impl Service {
     /// A service without any face; `name` is its folder's.
     pub fn new(name: &'static str) -> Self {
-        Self { name, grpc: None, http: None, tasks: Vec::new() }
+        Self { name, grpc: None, forwarded: Vec::new(), http: None, ready: None, tasks: Vec::new() }
     }
 
     /// Adds its generated gRPC server.
@@ -71,10 +87,24 @@ impl Service {
         self
     }
 
+    /// Hands calls of another gRPC service, by its full name, on to where a channel leads.
+    #[must_use]
+    pub fn forward(mut self, full_name: &'static str, channel: Channel) -> Self {
+        self.forwarded.push((full_name, channel));
+        self
+    }
+
     /// Adds HTTP routes.
     #[must_use]
     pub fn http(mut self, router: axum::Router) -> Self {
         self.http = Some(router);
+        self
+    }
+
+    /// Keeps health at NOT_SERVING until this turns true: the process runs, and callers should not come yet.
+    #[must_use]
+    pub fn ready_when(mut self, ready: watch::Receiver<bool>) -> Self {
+        self.ready = Some(ready);
         self
     }
 
@@ -149,15 +179,30 @@ pub struct Bound {
     grpc: TcpListener,
     http: Option<TcpListener>,
     keys: ApiKeys,
+    tls: Option<ServerTls>,
     settings: Server,
+}
+
+impl Server {
+    fn tls(&self) -> Result<Option<ServerTls>, String> {
+        let path = |text: &'_ String| (!text.is_empty()).then(|| Path::new(text).to_owned());
+        match (path(&self.tls_certificate_file), path(&self.tls_key_file), path(&self.tls_client_ca_file)) {
+            (None, None, None) => Ok(None),
+            (Some(certificate), Some(key), ca) => ServerTls::new(&certificate, &key, ca.as_deref()).map(Some),
+            _ => Err("server.tls_certificate_file and server.tls_key_file are set together, or neither; \
+                      server.tls_client_ca_file needs both"
+                .to_owned()),
+        }
+    }
 }
 
 /// Opens the listeners.
 ///
 /// # Errors
-/// A port that is taken, or an address that others can reach without API keys.
+/// A port that is taken, an address that others can reach without API keys, or certificates that cannot be used.
 pub async fn bind(settings: &Server, with_http: bool) -> Result<Bound, Error> {
     let keys = ApiKeys::read(&settings.api_keys_file).map_err(Error::Setting)?;
+    let tls = settings.tls().map_err(Error::Setting)?;
     let open = async |field: &'static str, text: &str| {
         let address: SocketAddr = text
             .parse()
@@ -168,7 +213,7 @@ pub async fn bind(settings: &Server, with_http: bool) -> Result<Bound, Error> {
     };
     let grpc = open("server.grpc_address", &settings.grpc_address).await?;
     let http = if with_http { Some(open("server.http_address", &settings.http_address).await?) } else { None };
-    Ok(Bound { grpc, http, keys, settings: settings.clone() })
+    Ok(Bound { grpc, http, keys, tls, settings: settings.clone() })
 }
 
 impl Bound {
@@ -182,8 +227,8 @@ impl Bound {
         self.http.as_ref().map(|http| http.local_addr().expect("a bound listener has an address"))
     }
 
-    /// Serves until `stop` is cancelled, then drains: health says NOT_SERVING, tasks are told to stop, requests in flight finish
-    /// within the grace; what has not ended by then is dropped.
+    /// Serves until `stop` is cancelled, then drains: health says NOT_SERVING and tasks are told to stop; after the drain delay
+    /// nothing new is accepted, and requests in flight finish within the grace; what has not ended by then is dropped.
     ///
     /// # Errors
     /// A listener or a task that died by itself.
@@ -199,10 +244,15 @@ impl Bound {
         let mut router = axum::Router::new();
         let mut tasks = JoinSet::new();
         let mut names = Vec::new();
+        let mut readiness = Vec::new();
         for service in services {
+            readiness.extend(service.ready);
             if let Some(grpc) = service.grpc {
                 routes = (grpc.add)(routes);
                 names.push(grpc.full_name);
+            }
+            for (full_name, channel) in service.forwarded {
+                routes = transport::forward(routes, full_name, channel);
             }
             if let Some(http) = service.http {
                 router = router.merge(http);
@@ -215,30 +265,43 @@ impl Bound {
                 });
             }
         }
+        names.push("");
         for name in &names {
-            health.set_service_status(*name, ServingStatus::Serving).await;
+            health.set_service_status(*name, ServingStatus::NotServing).await;
         }
-        health.set_service_status("", ServingStatus::Serving).await;
 
         // The listeners outlive `stop` by a moment: callers first learn from health that nothing new should come here.
         let close = CancellationToken::new();
         let mut listeners = JoinSet::new();
         let closed = close.clone();
-        let incoming = tonic::transport::server::TcpIncoming::from(self.grpc).with_nodelay(Some(true));
+        let incoming = incoming::incoming(self.grpc, self.tls);
         let server = tonic::transport::Server::builder()
             .layer(RequireKey(self.keys.clone()))
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, closed.cancelled_owned());
         listeners.spawn(async move { server.await.map_err(|error| error.to_string()) });
+        let draining = Arc::new(AtomicBool::new(false));
         if let Some(listener) = self.http {
             let router = router
+                .layer(middleware::from_fn_with_state(draining.clone(), close_when_draining))
                 .layer(axum::extract::DefaultBodyLimit::max(self.settings.max_message_bytes))
                 .layer(middleware::from_fn_with_state(self.keys, require_key));
             let server = axum::serve(listener, router).with_graceful_shutdown(close.clone().cancelled_owned());
             listeners.spawn(async move { server.await.map_err(|error| error.to_string()) });
         }
 
+        let greet = async {
+            for ready in &mut readiness {
+                // A service that went away without being ready ends the process by its task.
+                let _never = ready.wait_for(|ready| *ready).await;
+            }
+            for name in &names {
+                health.set_service_status(*name, ServingStatus::Serving).await;
+            }
+            std::future::pending::<()>().await;
+        };
         let early = tokio::select! {
+            () = greet => unreachable!("greeting never ends"),
             () = stop.cancelled() => Ok(()),
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => match ended {
                 _ if stop.is_cancelled() => Ok(()),
@@ -251,7 +314,10 @@ impl Bound {
         for name in names {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }
-        health.set_service_status("", ServingStatus::NotServing).await;
+        draining.store(true, Ordering::Relaxed);
+        if early.is_ok() {
+            tokio::time::sleep(Duration::from_secs(self.settings.drain_delay_seconds)).await;
+        }
         close.cancel();
         let drained = async {
             while listeners.join_next().await.is_some() {}
@@ -265,6 +331,19 @@ impl Bound {
         }
         early
     }
+}
+
+/// While draining, an answer over HTTP/1.1 asks the client to come on a new connection, which goes to a process that stays.
+async fn close_when_draining(
+    axum::extract::State(draining): axum::extract::State<Arc<AtomicBool>>,
+    request: Request,
+    next: Next,
+) -> axum::response::Response {
+    let mut response = next.run(request).await;
+    if draining.load(Ordering::Relaxed) {
+        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn require_key(

@@ -3,6 +3,9 @@
 //! tonic's local path ignores `grpc-timeout`, and its remote path answers an expired deadline as CANCELLED; so one deadline stands
 //! outside both. A panic in a local handler is answered as INTERNAL instead of unwinding the caller.
 
+mod connection;
+mod replicas;
+
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -14,6 +17,9 @@ use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 
+use crate::tls::ClientTls;
+use replicas::Replicas;
+
 /// What generated clients are made over: `RegistryServiceClient::new(channel)`. Its error is a type without parameters: over a boxed
 /// error, the compiler cannot prove that handlers which hold a call may move between threads.
 pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
@@ -21,30 +27,36 @@ pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 /// How long a call without a deadline of its own may wait for its first answer.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A channel to another process; it connects when first used, and again after a loss.
+/// What a caller shows to the servers it calls.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// API key, where the server asks for one.
+    pub api_key: Option<String>,
+    /// Certificates, where the servers speak TLS.
+    pub tls: Option<ClientTls>,
+}
+
+/// A channel to the replicas of a service: `http://host:port`, or several with commas between them. A name that resolves to several
+/// addresses (a headless Service) counts as several replicas. Connects when first used; each call goes to the replica with the fewest
+/// in flight, and to another one where that one did not take it. With certificates the scheme is `https`.
 ///
 /// # Errors
-/// The address is not a URI, or the key is not a header value.
-pub fn remote(uri: &str, api_key: Option<&str>) -> Result<Channel, String> {
-    let endpoint = tonic::transport::Endpoint::from_shared(uri.to_owned())
-        .map_err(|error| format!("{uri:?} is not an address such as http://127.0.0.1:7460: {error}"))?
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_while_idle(true);
-    let key = match api_key {
+/// The address is not a URI, the key is not a header value, or scheme and certificates do not fit.
+pub fn remote(uris: &str, access: &Access) -> Result<Channel, String> {
+    let key = match &access.api_key {
         Some(key) => Some(
             HeaderValue::from_str(&format!("Bearer {key}"))
                 .map_err(|_| "the API key holds characters that a header cannot".to_owned())?,
         ),
         None => None,
     };
-    let channel = endpoint.connect_lazy();
+    let replicas = Replicas::new(uris, access.tls.clone())?;
     Ok(outer(move |mut request: Request<Body>| {
         if let Some(key) = &key {
             request.headers_mut().insert(http::header::AUTHORIZATION, key.clone());
         }
-        let channel = channel.clone();
-        async move { channel.oneshot(request).await.map_err(BoxError::from) }
+        let replicas = replicas.clone();
+        async move { replicas.call(request).await }
     }))
 }
 
@@ -65,6 +77,17 @@ pub fn local(routes: Routes) -> Channel {
             }
         }
     })
+}
+
+/// Adds routes that hand every call of a service on to a channel.
+pub(crate) fn forward(mut routes: Routes, full_name: &str, channel: Channel) -> Routes {
+    let onward = tower::service_fn(move |request: Request<axum::body::Body>| {
+        let answer = channel.clone().oneshot(request.map(Body::new));
+        async move { Ok::<_, std::convert::Infallible>(answer.await.unwrap_or_else(|status| status.into_http())) }
+    });
+    let router = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() = router.route_service(&format!("/{full_name}/{{method}}"), onward);
+    routes
 }
 
 fn outer<F, R>(call: F) -> Channel

@@ -48,10 +48,20 @@ pub fn task<H: Handler>(
     members: usize,
     handler: Arc<H>,
 ) -> Task {
-    Task::new(name, move |stop| async move {
-        let member = || consume(log.clone(), topic, group.clone(), handler.clone(), stop.clone());
-        futures::future::join_all((0..members).map(|_| member())).await;
-    })
+    Task::new(name, move |stop| run(log, topic, group, members, handler, stop))
+}
+
+/// The work of [`task`].
+pub(crate) async fn run<H: Handler>(
+    log: Arc<dyn Log>,
+    topic: &'static str,
+    group: String,
+    members: usize,
+    handler: Arc<H>,
+    stop: CancellationToken,
+) {
+    let member = || consume(log.clone(), topic, group.clone(), handler.clone(), stop.clone());
+    futures::future::join_all((0..members).map(|_| member())).await;
 }
 
 async fn consume<H: Handler>(

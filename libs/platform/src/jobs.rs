@@ -20,6 +20,7 @@ use tidemill_proto::event::v1::{JobEnded, JobRequested};
 use tidemill_proto::r#type::v1::{Progress, State};
 use tidemill_proto::{Job, names};
 use tidemill_resources::{Collection, ListPage, OutboxEvent, Page};
+use tokio_util::sync::CancellationToken;
 
 pub use context::Context;
 pub use run::Runner;
@@ -55,6 +56,8 @@ impl<J> Clone for Jobs<J> {
 struct Live {
     progress: Mutex<BTreeMap<String, Progress>>,
     bell: tokio::sync::watch::Sender<u64>,
+    /// Cancelled when the process stops: whoever watches should watch another replica.
+    stopping: CancellationToken,
 }
 
 impl<J: Job> Jobs<J> {
@@ -64,7 +67,11 @@ impl<J: Job> Jobs<J> {
             collection: platform.collection(),
             log: platform.log.clone(),
             cache: platform.cache.clone(),
-            live: Arc::new(Live { progress: Mutex::new(BTreeMap::new()), bell: tokio::sync::watch::Sender::new(0) }),
+            live: Arc::new(Live {
+                progress: Mutex::new(BTreeMap::new()),
+                bell: tokio::sync::watch::Sender::new(0),
+                stopping: CancellationToken::new(),
+            }),
             service,
             tasks,
             events,
@@ -150,6 +157,10 @@ impl<J: Job> Jobs<J> {
                 Ok(vec![event(self.events, name, &payload)])
             });
         ended.await.map_err(fault_of_resources)
+    }
+
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.live.stopping
     }
 
     async fn progress_of(&self, name: &str) -> Option<Progress> {

@@ -1,9 +1,11 @@
-//! The HTTP edge: an OpenAI-style API over the inference service, and feedback on what it answered.
+//! The edge: an OpenAI-style HTTP API over the inference service, feedback on what it answered, and the gRPC of all services at one
+//! address.
 
 mod answering;
 mod answers;
 mod chat;
 mod completions;
+mod edge;
 mod error;
 mod feedback;
 mod fields;
@@ -47,7 +49,8 @@ pub fn build(settings: &Settings, platform: &Platform) -> anyhow::Result<Service
         store_answers: own.store_answers,
         timeout: Duration::from_secs(own.request_timeout_seconds),
     };
-    Ok(Service::new("gateway").http(router(gateway)))
+    let service = Service::new("gateway").http(router(gateway));
+    Ok(edge::forwarded(&platform.clients).fold(service, |service, (name, channel)| service.forward(name, channel)))
 }
 
 fn router(gateway: Gateway) -> Router {

@@ -15,7 +15,7 @@ use tidemill_platform::{Clients, Platform, fault_of_resources};
 use tidemill_proto::inference::v1::Deployment;
 use tidemill_proto::names;
 use tidemill_resources::Collection;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +44,8 @@ pub(crate) struct Fleet {
     limits: Limits,
     slots: RwLock<BTreeMap<String, Slot>>,
     news: Notify,
+    /// Whether every deployment has been looked at once, and its model loaded if it has one: before that, others should get the calls.
+    ready: watch::Sender<bool>,
     /// The engines' threads: a process that ended while one of them computes could crash inside libtorch.
     threads: TaskTracker,
 }
@@ -56,6 +58,8 @@ struct Slot {
     /// Why there is no current one, or why a newer one does not load.
     detail: String,
     failure: Option<Failure>,
+    /// Whether the registry could not be asked which version it is.
+    unasked: bool,
 }
 
 /// A version that does not load, so that it is not tried again at once.
@@ -78,6 +82,7 @@ impl Fleet {
             limits,
             slots: RwLock::default(),
             news: Notify::new(),
+            ready: watch::Sender::new(false),
             threads: TaskTracker::new(),
         })
     }
@@ -85,6 +90,11 @@ impl Fleet {
     /// Makes the next reconciliation happen at once.
     pub(crate) fn ring(&self) {
         self.news.notify_one();
+    }
+
+    /// Turns true once this process can answer for every deployment.
+    pub(crate) fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
     }
 
     /// The model behind a name: `sotu`, `deployments/sotu`, `models/sotu`.

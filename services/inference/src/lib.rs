@@ -48,6 +48,7 @@ fn serve(platform: &Platform, fleet: Arc<fleet::Fleet>, pause: Duration) -> Serv
     let deployments = news::Ring::<DeploymentCreated>::new(&fleet);
     Service::new("inference")
         .grpc(InferenceServiceServer::new(handlers))
+        .ready_when(fleet.ready())
         .task(Task::new("fleet", move |stop| fleet.run(pause, stop)))
         .task(consumer::task("aliases", platform.log.clone(), topics::ALIAS_EVENTS, group.clone(), 1, aliases))
         .task(consumer::task("deployments", platform.log.clone(), topics::DEPLOYMENT_EVENTS, group, 1, deployments))

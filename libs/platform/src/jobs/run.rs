@@ -33,7 +33,14 @@ impl<J: Job> Jobs<J> {
     /// The background task that runs jobs, at most `at_once` in this process.
     pub fn task<R: Runner<J>>(&self, at_once: usize, runner: R) -> Task {
         let handler = Arc::new(Tasks { jobs: self.clone(), runner: Arc::new(runner) });
-        consumer::task(self.service, self.log.clone(), self.tasks, self.service.to_owned(), at_once, handler)
+        let (log, tasks, group, live) = (self.log.clone(), self.tasks, self.service.to_owned(), self.live.clone());
+        Task::new(self.service, move |stop| async move {
+            let tell_watchers = async {
+                stop.cancelled().await;
+                live.stopping.cancel();
+            };
+            tokio::join!(tell_watchers, consumer::run(log, tasks, group, at_once, handler, stop.clone()));
+        })
     }
 }
 

@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(100);
 
 impl<J: Job> Jobs<J> {
-    /// The job now and at every change; ends with its last state.
+    /// The job now and at every change; ends with its last state, or with UNAVAILABLE when this process stops.
     ///
     /// # Errors
     /// No such job.
@@ -50,6 +50,10 @@ impl<J: Job> Jobs<J> {
                 tokio::time::sleep(SHORTEST).await;
                 tokio::select! {
                     () = sender.closed() => return,
+                    () = jobs.live.stopping.cancelled() => {
+                        let _gone = sender.send(Err(Status::unavailable("this process is stopping; watch again"))).await;
+                        return;
+                    }
                     _ = committed.changed() => {}
                     _ = bell.changed() => {}
                     () = tokio::time::sleep(LONGEST) => {}

@@ -69,6 +69,7 @@ pub async fn log<J: Job>(
             }
             tokio::select! {
                 () = sender.closed() => return,
+                () = jobs.stopping().cancelled() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
         }

@@ -44,18 +44,25 @@ impl Fleet {
     }
 
     async fn reconcile(&self, pause: Duration) -> Result<(), Fault> {
+        let mut all_asked = true;
         let deployments = self.deployments.all("").await.map_err(fault_of_resources)?;
         for deployment in &deployments {
             let before = self.slots().remove(&deployment.name).unwrap_or_default();
             let slot = self.reconcile_one(deployment, before, pause).await;
             self.set(&deployment.name, slot.clone());
-            self.tell(deployment, &slot).await?;
+            all_asked &= !slot.unasked;
+            if slot.has_news(deployment) {
+                self.tell(deployment, &slot).await?;
+            }
+        }
+        if all_asked {
+            self.ready.send_replace(true);
         }
         Ok(())
     }
 
     async fn reconcile_one(&self, deployment: &Deployment, before: Slot, pause: Duration) -> Slot {
-        let mut slot = Slot { model: deployment.model.clone(), ..before };
+        let mut slot = Slot { model: deployment.model.clone(), unasked: false, ..before };
         let name = format!("{}/aliases/{}", deployment.model, deployment.alias);
         let alias = match self.clients.registry().get_alias(GetAliasRequest { name: name.clone() }).await {
             Ok(alias) => alias.into_inner(),
@@ -69,6 +76,7 @@ impl Fleet {
                         "the registry does not answer"
                     );
                     slot.detail = format!("the registry does not answer: {}", status.message());
+                    slot.unasked = true;
                 }
                 return slot;
             }
@@ -180,6 +188,14 @@ impl Fleet {
             Ok::<_, tidemill_resources::Error>(Vec::new())
         });
         told.await.map(|_| ()).map_err(fault_of_resources)
+    }
+}
+
+impl Slot {
+    /// Whether the resource should say what this slot says. Several replicas write it: one that has no model yet keeps silent about
+    /// a deployment that another one serves.
+    fn has_news(&self, deployment: &Deployment) -> bool {
+        self.current.is_some() || self.failure.is_some() || deployment.model_digest.is_empty()
     }
 }
 

@@ -116,7 +116,7 @@ impl World {
             max_message_bytes: 4 << 20,
         };
         let bound = bind(&server, false).await.unwrap();
-        let channel = transport::remote(&format!("http://{}", bound.grpc_address()), None).unwrap();
+        let channel = transport::remote(&format!("http://{}", bound.grpc_address()), &Default::default()).unwrap();
         let stop = CancellationToken::new();
         let relay = Service::new("relay").task(platform.relay());
         let served = tokio::spawn(bound.serve(vec![service, relay], stop.clone()));
