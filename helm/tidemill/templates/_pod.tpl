@@ -73,8 +73,11 @@ spec:
               name: {{ include "tidemill.fullname" $root }}-worker-jobs
               items: [{key: {{ .name }}.yaml, path: worker-job.yaml}]
           {{- end }}
+          {{- /* Folders of the user's own are for the sources that ingestion reads. */}}
           {{- range $folder, $secret := $root.Values.secrets }}
+          {{- if or (has $folder (list "api" "postgres" "redis" "s3" "kafka" "tls")) (has $.name (list "ingestion" "standalone")) }}
           {{- include "tidemill.secretSource" (dict "folder" $folder "secret" $secret "service" $.name) | nindent 10 }}
+          {{- end }}
           {{- end }}
     {{- if not .data }}
     - name: data
