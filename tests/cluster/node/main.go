@@ -43,7 +43,7 @@ func main() {
 	flag.StringVar(&own.clientCA, "client-ca", "", "authority of those who may ask for logs")
 	flag.Int64Var(&own.gpus, "gpus", 0, "nvidia.com/gpu that the node says it has")
 	flag.Func("label", "NAME=VALUE on the Node; repeatable", pairs(own.labels))
-	flag.Func("entrypoint", "IMAGE=PROGRAM for containers without a command; IMAGE is the last part of the image's name; repeatable", pairs(own.entrypoints))
+	flag.Func("entrypoint", "IMAGE=PROGRAM ARGUMENTS... for containers without a command; IMAGE is the last part of the image's name; repeatable", pairs(own.entrypoints))
 	flag.Parse()
 
 	config, err := clientcmd.BuildConfigFromFlags("", own.kubeconfig)

@@ -40,7 +40,7 @@ func (c *container) plan(ctx context.Context) (*plan, error) {
 		if !known {
 			return nil, fmt.Errorf("image %q has no entrypoint here, and the container no command", c.spec.Image)
 		}
-		command = []string{program}
+		command = strings.Fields(program)
 	}
 	for _, part := range append(append([]string{}, command...), c.spec.Args...) {
 		p.Command = append(p.Command, expand(part, values))
@@ -170,7 +170,9 @@ func (p *runningPod) field(path string) (string, error) {
 		return pod.Spec.NodeName, nil
 	case "spec.serviceAccountName":
 		return pod.Spec.ServiceAccountName, nil
-	case "status.podIP", "status.hostIP":
+	case "status.podIP":
+		return p.address, nil
+	case "status.hostIP":
 		return address, nil
 	}
 	return "", fmt.Errorf("this node knows no field %s", path)

@@ -25,6 +25,7 @@ type runningPod struct {
 	// Containers whose pause before a restart is over.
 	due        chan *container
 	started    meta.Time
+	address    string
 	containers []*container
 	volumes    map[string]string
 	// Why nothing could be started, or why it was ended.
@@ -34,7 +35,7 @@ type runningPod struct {
 
 func newRunningPod(pods *pods, pod *core.Pod) *runningPod {
 	p := &runningPod{
-		pods: pods, first: pod, started: meta.Now(),
+		pods: pods, first: pod, started: meta.Now(), address: pods.nextAddress(),
 		news: make(chan *core.Pod, 1), forgotten: make(chan struct{}), due: make(chan *container),
 	}
 	for _, spec := range pod.Spec.InitContainers {

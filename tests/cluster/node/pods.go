@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	core "k8s.io/api/core/v1"
@@ -21,6 +22,7 @@ type pods struct {
 
 	mutex sync.Mutex
 	byUID map[types.UID]*runningPod
+	count int
 }
 
 func newPods(own settings, client kubernetes.Interface, apiServer string) *pods {
@@ -61,6 +63,12 @@ func (p *pods) changed(ctx context.Context, pod *core.Pod) {
 		go running.live(ctx)
 	}
 	running.tell(pod)
+}
+
+// An address from the range for benchmarks (RFC 2544): controllers refuse loopback addresses as endpoints, and nothing listens on this one.
+func (p *pods) nextAddress() string {
+	p.count++
+	return fmt.Sprintf("198.18.%d.%d", p.count/250%250, p.count%250+1)
 }
 
 // A pod that is no more in the API: what still runs of it is killed, its folder goes.

@@ -28,7 +28,7 @@ func (p *runningPod) report(ctx context.Context) {
 func (p *runningPod) status() core.PodStatus {
 	status := core.PodStatus{
 		Phase: p.phase(), Reason: p.reason, Message: p.message, StartTime: &p.started,
-		HostIP: address, HostIPs: []core.HostIP{{IP: address}}, PodIP: address, PodIPs: []core.PodIP{{IP: address}},
+		HostIP: address, HostIPs: []core.HostIP{{IP: address}}, PodIP: p.address, PodIPs: []core.PodIP{{IP: p.address}},
 	}
 	ready := status.Phase == core.PodRunning
 	for _, container := range p.containers {
