@@ -20,6 +20,7 @@ SHAPES = {
     "laptop": ["values-laptop.yaml"],
     "production": ["values-production.yaml"],
     "gpu": ["values-production.yaml", "values-gpu.yaml"],
+    "plain": ["ci/plain-values.yaml"],
     "everything": ["values-production.yaml", "values-gpu.yaml", "ci/everything-values.yaml"],
 }
 # The oldest version that the chart takes is older than these; they span what is in use.

@@ -43,7 +43,7 @@ def only_launchers_have_a_token(shape):
     expect(all(one["automountServiceAccountToken"] is False for one in kind(shape, "ServiceAccount")), "an account gives its token to any pod")
     rules = [
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "watch", "delete", "patch"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete", "patch"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
     ]
     expect(not kind(shape, "ClusterRole", "ClusterRoleBinding"), "a role for the whole cluster")
@@ -191,6 +191,9 @@ def workers_survive_preemption(shape):
         expect(rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}, f"{service}: {rule}")
         expect(spec["template"]["spec"]["restartPolicy"] == "Never" and spec["backoffLimit"] == 0, f"{service}: the Job restarts by itself")
         expect(spec["completionMode"] == "Indexed" and spec["podReplacementPolicy"] == "Failed", f"{service}: two pods of one rank")
+        for container in containers(spec["template"]["spec"]):
+            amounts = [one for kind in container["resources"].values() for one in kind.values()]
+            expect(all(isinstance(one, str) for one in amounts), f"{service}: the launcher reads quantities as texts")
         queue = job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name", "")
         expect(queue == values(shape)["workers"]["queue"], f"{service} waits in {queue!r}")
 
