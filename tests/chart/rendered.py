@@ -32,7 +32,7 @@ class Failed(Exception):
 
 
 def helm(*arguments):
-    done = subprocess.run([HELM, *arguments], cwd=CHART, capture_output=True, text=True)
+    done = subprocess.run([HELM, *arguments], cwd=CHART, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed((done.stdout + done.stderr).strip())
     return done.stdout

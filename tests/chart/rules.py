@@ -7,8 +7,6 @@ import tomllib
 from rendered import CHART, ROOT, SERVICES, component, containers, expect, kind, pods, servers, settings, values, worker_jobs
 
 USER = 65532
-# Folders of secrets that every service gets; any other is for sources of users, which ingestion reads.
-FOLDERS = ["api", "postgres", "redis", "s3", "kafka", "tls"]
 UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -109,8 +107,8 @@ def secrets_are_files_by_reference(shape):
         if name.endswith(" worker"):
             expect(all(path.startswith("secrets/s3/") for path in mounted), f"{name} gets {sorted(mounted)}")
         else:
-            users_own = {path for path in mounted if path.split("/")[1] not in FOLDERS}
-            expect(not users_own or name in ("ingestion", "standalone"), f"{name} gets {sorted(users_own)}")
+            sources = {path for path in mounted if path.startswith("sources/")}
+            expect(bool(sources) == (name in ("ingestion", "standalone") and bool(values(shape)["sources"])), f"{name} gets {sorted(sources)}")
             expect(named <= mounted, f"{name} lacks {sorted(named - mounted)}")
         for variable in spec["containers"][0].get("env", []):
             secret = re.search("KEY|PASSWORD|SECRET|TOKEN", variable["name"])

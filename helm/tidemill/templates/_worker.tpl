@@ -69,7 +69,7 @@ spec:
           projected:
             defaultMode: 288 # 0440
             sources:
-              {{- include "tidemill.secretSource" (dict "folder" "s3" "secret" $root.Values.secrets.s3 "service" "worker") | trim | nindent 14 }}
+              {{- include "tidemill.secretSource" (dict "folder" "secrets/s3" "secret" $root.Values.secrets.s3 "service" "worker") | trim | nindent 14 }}
         {{- end }}
         - name: data
           emptyDir: {sizeLimit: {{ toString $worker.scratch | quote }}}
