@@ -146,6 +146,8 @@ def addresses_lead_somewhere(shape):
         authority = re.sub(r"\?.*", "", platform[url]) + " " + "".join(re.findall(r"endpoint=([^&]*)", platform[url]))
         for port in re.findall(r":(\d+)", authority):
             expect(int(port) in policy[part]["ports"], f"networkPolicy.{part} does not open port {port} of platform.{url}")
+    for port in re.findall(r":(\d+)", settings(shape)["telemetry"]["otlp_endpoint"]):
+        expect(int(port) in policy["otlp"]["ports"], f"networkPolicy.otlp does not open port {port} of telemetry.otlp_endpoint")
 
 
 def scalers_follow_the_topics(shape):
@@ -196,6 +198,12 @@ def workers_survive_preemption(shape):
         expect(queue == values(shape)["workers"]["queue"], f"{service} waits in {queue!r}")
 
 
+def the_chart_has_the_version_of_the_code(shape):
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    for one in kind(shape, "Deployment", "StatefulSet"):
+        expect(one["metadata"]["labels"]["app.kubernetes.io/version"] == version, f"Chart.yaml is not of version {version}")
+
+
 def templates_stay_small(shape):
     for file in (CHART / "templates").rglob("*.yaml"):
         expect(len(file.read_text().splitlines()) < 60, f"{file.name} is long")
@@ -214,5 +222,6 @@ def routes_name_services(shape):
 RULES = [
     pods_are_restricted, only_launchers_have_a_token, probes_are_apart, pods_leave_in_time, several_replicas_have_a_budget, storage_is_bounded,
     secrets_are_files_by_reference, every_setting_exists, addresses_lead_somewhere, scalers_follow_the_topics, gpus_go_to_inference_and_workers,
-    workers_survive_preemption, routes_name_services, templates_stay_small,
+    workers_survive_preemption, routes_name_services, the_chart_has_the_version_of_the_code,
+    templates_stay_small,
 ]  # fmt: skip

@@ -103,6 +103,9 @@ enableServiceLinks: false
 {{- with .values.priorityClassName }}
 priorityClassName: {{ tpl . $.root }}
 {{- end }}
+{{- with .values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
