@@ -18,7 +18,15 @@ def lint(shape):
 
 def a_wrong_value_is_refused():
     """values.schema.json is closed: a key that is misspelt, at any depth, stops the render."""
-    wrong = ["replica=1", "image.tga=1", "config.plattform.x=1", "training.replicas=two", "workers.training.gpus=1", "networkPolicy.kafka.port=1", "tmpSize=lots"]
+    wrong = [
+        "replica=1",
+        "image.tga=1",
+        "config.plattform.x=1",
+        "training.replicas=two",
+        "workers.training.gpus=1",
+        "networkPolicy.kafka.port=1",
+        "tmpSize=lots",
+    ]
     for value in wrong:
         try:
             helm("template", "tidemill", ".", "--kube-version", f"{KUBERNETES[0]}.0", "--set", value)
@@ -29,7 +37,7 @@ def a_wrong_value_is_refused():
 
 
 def the_dockerfile_is_clean():
-    done = subprocess.run([os.environ["TIDEMILL_HADOLINT"], str(ROOT / "images" / "Dockerfile")], capture_output=True, text=True)
+    done = subprocess.run([os.environ["TIDEMILL_HADOLINT"], str(ROOT / "images" / "Dockerfile")], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(done.stdout + done.stderr)
 

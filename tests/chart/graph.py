@@ -11,7 +11,7 @@ STORES = ["kafka", "redis", "postgres", "s3"]
 def calls():
     """CALLS of the architecture test, as pairs."""
     text = (ROOT / "tests" / "architecture.rs").read_text()
-    [table] = re.findall(r'const CALLS: &str = "\\\n(.*?)";', text, re.S)
+    [table] = re.findall(r'const CALLS: &str = "\\\n(.*?)";', text, re.DOTALL)
     rows = (line.split(" -> ") for line in table.splitlines())
     return {(caller, callee) for caller, callees in rows for callee in callees.split(", ")}
 

@@ -7,8 +7,6 @@ import tomllib
 from rendered import CHART, ROOT, SERVICES, component, containers, expect, kind, pods, servers, settings, values, worker_jobs
 
 USER = 65532
-# Folders of secrets that every service gets; any other is for sources of users, which ingestion reads.
-FOLDERS = ["api", "postgres", "redis", "s3", "kafka", "tls"]
 UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -43,7 +41,7 @@ def only_launchers_have_a_token(shape):
     expect(all(one["automountServiceAccountToken"] is False for one in kind(shape, "ServiceAccount")), "an account gives its token to any pod")
     rules = [
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "watch", "delete", "patch"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete", "patch"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
     ]
     expect(not kind(shape, "ClusterRole", "ClusterRoleBinding"), "a role for the whole cluster")
@@ -109,8 +107,8 @@ def secrets_are_files_by_reference(shape):
         if name.endswith(" worker"):
             expect(all(path.startswith("secrets/s3/") for path in mounted), f"{name} gets {sorted(mounted)}")
         else:
-            users_own = {path for path in mounted if path.split("/")[1] not in FOLDERS}
-            expect(not users_own or name in ("ingestion", "standalone"), f"{name} gets {sorted(users_own)}")
+            sources = {path for path in mounted if path.startswith("sources/")}
+            expect(bool(sources) == (name in ("ingestion", "standalone") and bool(values(shape)["sources"])), f"{name} gets {sorted(sources)}")
             expect(named <= mounted, f"{name} lacks {sorted(named - mounted)}")
         for variable in spec["containers"][0].get("env", []):
             secret = re.search("KEY|PASSWORD|SECRET|TOKEN", variable["name"])
@@ -148,6 +146,8 @@ def addresses_lead_somewhere(shape):
         authority = re.sub(r"\?.*", "", platform[url]) + " " + "".join(re.findall(r"endpoint=([^&]*)", platform[url]))
         for port in re.findall(r":(\d+)", authority):
             expect(int(port) in policy[part]["ports"], f"networkPolicy.{part} does not open port {port} of platform.{url}")
+    for port in re.findall(r":(\d+)", settings(shape)["telemetry"]["otlp_endpoint"]):
+        expect(int(port) in policy["otlp"]["ports"], f"networkPolicy.otlp does not open port {port} of telemetry.otlp_endpoint")
 
 
 def scalers_follow_the_topics(shape):
@@ -191,8 +191,17 @@ def workers_survive_preemption(shape):
         expect(rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}, f"{service}: {rule}")
         expect(spec["template"]["spec"]["restartPolicy"] == "Never" and spec["backoffLimit"] == 0, f"{service}: the Job restarts by itself")
         expect(spec["completionMode"] == "Indexed" and spec["podReplacementPolicy"] == "Failed", f"{service}: two pods of one rank")
+        for container in containers(spec["template"]["spec"]):
+            amounts = [one for kind in container["resources"].values() for one in kind.values()]
+            expect(all(isinstance(one, str) for one in amounts), f"{service}: the launcher reads quantities as texts")
         queue = job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name", "")
         expect(queue == values(shape)["workers"]["queue"], f"{service} waits in {queue!r}")
+
+
+def the_chart_has_the_version_of_the_code(shape):
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    for one in kind(shape, "Deployment", "StatefulSet"):
+        expect(one["metadata"]["labels"]["app.kubernetes.io/version"] == version, f"Chart.yaml is not of version {version}")
 
 
 def templates_stay_small(shape):
@@ -213,5 +222,6 @@ def routes_name_services(shape):
 RULES = [
     pods_are_restricted, only_launchers_have_a_token, probes_are_apart, pods_leave_in_time, several_replicas_have_a_budget, storage_is_bounded,
     secrets_are_files_by_reference, every_setting_exists, addresses_lead_somewhere, scalers_follow_the_topics, gpus_go_to_inference_and_workers,
-    workers_survive_preemption, routes_name_services, templates_stay_small,
+    workers_survive_preemption, routes_name_services, the_chart_has_the_version_of_the_code,
+    templates_stay_small,
 ]  # fmt: skip

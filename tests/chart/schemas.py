@@ -9,6 +9,7 @@ import kubernetes_validate
 import yaml
 from rendered import KUBERNETES, Failed, objects, worker_jobs
 
+
 class Loader(yaml.CSafeLoader):
     """YAML where a lone `=` is a text, as in YAML 1.2."""
 

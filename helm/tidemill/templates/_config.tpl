@@ -4,7 +4,9 @@ JSON's strings, numbers, booleans and lists are TOML's too, so each value is wri
 */}}
 {{- define "tidemill.toml" -}}
 {{- $secrets := "/etc/tidemill/secrets" }}
-{{- $server := dict "grpc_address" "0.0.0.0:7460" "http_address" "0.0.0.0:7461" "admin_address" "0.0.0.0:9464" "api_keys_file" (printf "%s/api/keys" $secrets) }}
+{{- $server := dict
+  "grpc_address" "0.0.0.0:7460" "http_address" "0.0.0.0:7461" "admin_address" "0.0.0.0:9464"
+  "api_keys_file" (printf "%s/api/keys" $secrets) }}
 {{- $services := dict }}
 {{- $scheme := "http" }}
 {{- with .Values.secrets.tls }}
@@ -21,12 +23,16 @@ JSON's strings, numbers, booleans and lists are TOML's too, so each value is wri
 {{- $_ := set $services . (printf "%s://%s-%s:7460" $scheme (include "tidemill.fullname" $) .) }}
 {{- end }}
 {{- end }}
+{{- $ingestion := dict "cache_dir" "/var/lib/tidemill/sources" }}
+{{- if .Values.sources }}
+{{- $_ := set $ingestion "kafka_files_dir" "/etc/tidemill/sources" }}
+{{- end }}
 {{- $chart := dict
   "server" $server
   "services" $services
   "telemetry" (dict "format" "json")
   "platform" (dict "data_dir" "/var/lib/tidemill")
-  "ingestion" (dict "cache_dir" "/var/lib/tidemill/sources") -}}
+  "ingestion" $ingestion -}}
 # The settings of every service; each key is documented in the default.toml of its owner. The environment wins over this file.
 {{- range $section, $keys := mergeOverwrite $chart (deepCopy .Values.config) }}
 {{- if $keys }}

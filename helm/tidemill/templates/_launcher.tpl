@@ -6,7 +6,8 @@ metadata:
   {{- include "tidemill.metadata" . | nindent 2 }}
 rules:
   - {apiGroups: [batch], resources: [jobs], verbs: [create, get, list, watch, delete, patch]}
-  - {apiGroups: [""], resources: [pods], verbs: [get, list, watch, delete]}
+  # `patch`: a worker is asked to leave by a deadline on its pod, which leaves its exit code and output; a deletion would not.
+  - {apiGroups: [""], resources: [pods], verbs: [get, list, watch, delete, patch]}
   - {apiGroups: [""], resources: [pods/log], verbs: [get]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

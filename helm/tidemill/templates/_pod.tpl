@@ -73,10 +73,12 @@ spec:
               name: {{ include "tidemill.fullname" $root }}-worker-jobs
               items: [{key: {{ .name }}.yaml, path: worker-job.yaml}]
           {{- end }}
-          {{- /* Folders of the user's own are for the sources that ingestion reads. */}}
           {{- range $folder, $secret := $root.Values.secrets }}
-          {{- if or (has $folder (list "api" "postgres" "redis" "s3" "kafka" "tls")) (has $.name (list "ingestion" "standalone")) }}
-          {{- include "tidemill.secretSource" (dict "folder" $folder "secret" $secret "service" $.name) | nindent 10 }}
+          {{- include "tidemill.secretSource" (dict "folder" (printf "secrets/%s" $folder) "secret" $secret "service" $.name) | nindent 10 }}
+          {{- end }}
+          {{- if has .name (list "ingestion" "standalone") }}
+          {{- range $folder, $secret := $root.Values.sources }}
+          {{- include "tidemill.secretSource" (dict "folder" (printf "sources/%s" $folder) "secret" $secret "service" $.name) | nindent 10 }}
           {{- end }}
           {{- end }}
     {{- if not .data }}
@@ -100,6 +102,9 @@ serviceAccountName: {{ .account | default (include "tidemill.name" .) }}
 enableServiceLinks: false
 {{- with .values.priorityClassName }}
 priorityClassName: {{ tpl . $.root }}
+{{- end }}
+{{- with .values.runtimeClassName }}
+runtimeClassName: {{ . }}
 {{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
@@ -128,14 +133,14 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* One existing Secret as files below secrets/<folder>. A name may hold {service}: then each service has a Secret of its own. */}}
+{{/* One existing Secret as files in a folder. A name may hold {service}: then each service has a Secret of its own. */}}
 {{- define "tidemill.secretSource" -}}
 {{- if .secret -}}
 - secret:
     name: {{ .secret.existingSecret | replace "{service}" .service }}
     items:
       {{- range .secret.keys }}
-      - {key: {{ . }}, path: secrets/{{ $.folder }}/{{ . }}}
+      - {key: {{ . }}, path: {{ $.folder }}/{{ . }}}
       {{- end }}
 {{- end }}
 {{- end }}

@@ -35,6 +35,8 @@ spec:
       {{- include "tidemill.podBasics" $pod | nindent 6 }}
       automountServiceAccountToken: false
       subdomain: {{ include "tidemill.name" $pod }}
+      # Process 1 would not hear a SIGTERM before it says what to do then; with this the worker is another one.
+      shareProcessNamespace: true
       restartPolicy: Never
       terminationGracePeriodSeconds: {{ $worker.terminationGracePeriodSeconds }}
       containers:
@@ -48,7 +50,12 @@ spec:
             {{- toYaml . | nindent 12 }}
           {{- end }}
           resources:
-            {{- toYaml $worker.resources | nindent 12 }}
+            {{- range $what, $amounts := $worker.resources }}
+            {{ $what }}:
+              {{- range $resource, $amount := $amounts }}
+              {{ $resource }}: {{ toString $amount | quote }}
+              {{- end }}
+            {{- end }}
           volumeMounts:
             {{- if $root.Values.secrets.s3 }}
             - {name: config, mountPath: /etc/tidemill, readOnly: true}
@@ -62,10 +69,10 @@ spec:
           projected:
             defaultMode: 288 # 0440
             sources:
-              {{- include "tidemill.secretSource" (dict "folder" "s3" "secret" $root.Values.secrets.s3 "service" "worker") | trim | nindent 14 }}
+              {{- include "tidemill.secretSource" (dict "folder" "secrets/s3" "secret" $root.Values.secrets.s3 "service" "worker") | trim | nindent 14 }}
         {{- end }}
         - name: data
-          emptyDir: {sizeLimit: {{ $worker.scratch }}}
+          emptyDir: {sizeLimit: {{ toString $worker.scratch | quote }}}
         - name: tmp
-          emptyDir: {sizeLimit: {{ $root.Values.tmpSize }}}
+          emptyDir: {sizeLimit: {{ toString $root.Values.tmpSize | quote }}}
 {{- end }}

@@ -84,7 +84,7 @@ pub async fn a_signal_to_nobody_changes_nothing(launcher: &Arc<dyn Launcher>) {
 
 /// Output of both kinds is kept, readable while the worker runs and from any offset, a MiB at a time.
 pub async fn output_is_kept(launcher: &Arc<dyn Launcher>) {
-    launcher.start(&script("a", "echo out; echo err >&2; exec sleep 1000")).await.expect("start");
+    launcher.start(&script("a", "echo out; sleep 0.5; echo err >&2; exec sleep 1000")).await.expect("start");
     until_output(launcher, "a", "out\nerr\n").await;
     assert_eq!(launcher.log("a", 4).await.expect("log"), b"err\n");
     assert_eq!(launcher.log("a", 8).await.expect("log"), b"");
@@ -95,6 +95,14 @@ pub async fn output_is_kept(launcher: &Arc<dyn Launcher>) {
     wait(launcher, "b").await;
     assert_eq!(launcher.log("b", 0).await.expect("log").len(), 1 << 20);
     assert_eq!(launcher.log("b", 1 << 20).await.expect("log").len(), 1_500_000 - (1 << 20));
+}
+
+/// Lines of both kinds stand in the order in which they were written, however close. Not every launcher promises that: a container
+/// runtime reads the two through a pipe each.
+pub async fn both_outputs_keep_their_order(launcher: &Arc<dyn Launcher>) {
+    launcher.start(&script("a", "for n in 1 2 3 4 5; do echo out; echo err >&2; done")).await.expect("start");
+    wait(launcher, "a").await;
+    assert_eq!(output(launcher, "a").await, "out\nerr\n".repeat(5));
 }
 
 /// A worker gets its arguments and environment exactly, on top of its parent's, and nothing to read.

@@ -1,6 +1,8 @@
 //! Starts workers: processes that do heavy work and outlive a crash of whoever started them.
 
+mod check;
 pub mod contract;
+mod kubernetes;
 mod process;
 
 use std::sync::Arc;
@@ -12,9 +14,9 @@ use async_trait::async_trait;
 pub struct Worker {
     /// Its identity: starting the same id twice gives one worker. Letters, digits, `-` and `_`.
     pub id: String,
-    /// Program and arguments. `process:` runs the first as an executable.
+    /// Program and arguments, passed on exactly; the first is an executable on this machine, or in the worker's image.
     pub command: Vec<String>,
-    /// Environment on top of the parent's.
+    /// Environment on top of the parent's, or of what the Job's template gives.
     pub env: Vec<(String, String)>,
 }
 
@@ -82,27 +84,32 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// The port.
 #[async_trait]
 pub trait Launcher: Send + Sync + 'static {
-    /// Starts a worker. An id that runs or has exited without being reaped is left as it is.
+    /// Starts a worker. An id that runs or has exited without being reaped is left as it is. In a cluster it may have to wait for room.
     async fn start(&self, worker: &Worker) -> Result<()>;
     /// How it stands, also for workers that a former process started.
     async fn status(&self, id: &str) -> Result<Status>;
-    /// Waits until it has ended. Cancel-safe.
+    /// Waits until it has ended. Cancel-safe; to be awaited as a whole, for every call begins to watch anew.
     async fn wait(&self, id: &str) -> Result<Exit>;
     /// Sends a signal to it; nothing happens if it does not run.
     async fn signal(&self, id: &str, signal: Signal) -> Result<()>;
-    /// Its output (stdout and stderr together) from a byte offset, at most 1 MiB.
+    /// Its output (stdout and stderr together) from a byte offset, at most 1 MiB. Once `status` or `wait` has said that it ended,
+    /// all of it; empty at its end.
     async fn log(&self, id: &str, offset: u64) -> Result<Vec<u8>>;
     /// Forgets a worker that has ended, with its output; a running one is killed first.
     async fn reap(&self, id: &str) -> Result<()>;
 }
 
-/// Opens the launcher that a URL names: `process:///path/to/folder` keeps pid files, exit codes and output in that folder.
+/// Opens the launcher that a URL names. `process:///path/to/folder` keeps pid files, exit codes and output in that folder;
+/// `kubernetes:///<namespace>?job_template=/path/to/job.yaml` makes a Job of each worker, in the cluster that this process runs in or
+/// that `KUBECONFIG` names.
 pub async fn connect(url: &str) -> Result<Arc<dyn Launcher>> {
     match url.split_once(':') {
         Some(("process", _)) => Ok(Arc::new(process::ProcessLauncher::open(url).await?)),
+        Some(("kubernetes", _)) => Ok(Arc::new(kubernetes::KubernetesLauncher::open(url).await?)),
         _ => Err(Error::Unavailable {
             url: url.to_owned(),
-            reason: "unknown scheme; use process:///path/to/folder".to_owned(),
+            reason: "unknown scheme; use process:///path/to/folder or kubernetes:///<namespace>?job_template=/path/to/job.yaml"
+                .to_owned(),
         }),
     }
 }

@@ -17,7 +17,7 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::{Error, Exit, Launcher, Result, Signal, Status, Worker};
+use crate::{Error, Exit, Launcher, Result, Signal, Status, Worker, check};
 use folder::{Folder, State};
 
 /// Most bytes of output at a time.
@@ -52,11 +52,7 @@ impl ProcessLauncher {
     }
 
     fn folder(&self, id: &str) -> Result<Folder> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if id.is_empty() || id.len() > 100 || !id.bytes().all(plain) {
-            let reason = "its id must be 1 to 100 letters, digits, `-` and `_`".to_owned();
-            return Err(Error::Invalid { id: id.to_owned(), reason });
-        }
+        check::id(id)?;
         Ok(Folder::new(self.root.join(id)))
     }
 
@@ -75,8 +71,8 @@ impl ProcessLauncher {
 #[async_trait]
 impl Launcher for ProcessLauncher {
     async fn start(&self, worker: &Worker) -> Result<()> {
+        check::worker(worker)?;
         let folder = self.folder(&worker.id)?;
-        supervisor::check(worker)?;
         let _guard = self.one_at_a_time.lock().await;
         let io = |error: std::io::Error| self.failed(folder.path(), &error);
         let deadline = Instant::now() + PATIENCE;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use tokio::process::{Child, Command};
 
 use super::folder::{Folder, Lock};
-use crate::{Error, Result, Worker};
+use crate::Worker;
 
 /// Arguments: the folder, the kernel's boot id, then the worker's command. Standard input is the lock, which stays taken as long as
 /// somebody has it open: the supervisor all its life, the worker until its pid is on the disk.
@@ -36,21 +36,6 @@ until printf '%s\n' "$code" >"$folder/exit.part" && mv -f "$folder/exit.part" "$
     sleep 1
 done
 "#;
-
-/// Refuses what a shell would drop silently or misunderstand.
-pub(super) fn check(worker: &Worker) -> Result<()> {
-    let invalid = |reason: String| Err(Error::Invalid { id: worker.id.clone(), reason });
-    if worker.command.first().is_none_or(String::is_empty) {
-        return invalid("its command is empty".to_owned());
-    }
-    for (name, _) in &worker.env {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) || !name.bytes().all(plain) {
-            return invalid(format!("the environment variable {name:?} is not a name of letters, digits and `_`"));
-        }
-    }
-    Ok(())
-}
 
 /// Starts a supervisor that holds the lock, in a process group of its own so that a terminal's Ctrl-C does not reach it.
 pub(super) fn spawn(folder: &Folder, lock: Lock, worker: &Worker) -> std::io::Result<Child> {

@@ -25,6 +25,7 @@ promises! {
     a_terminated_worker_finishes
     a_signal_to_nobody_changes_nothing
     output_is_kept
+    both_outputs_keep_their_order
     a_worker_gets_its_arguments_and_environment
     a_reaped_worker_is_forgotten
     many_may_wait
@@ -362,7 +363,7 @@ async fn a_url_that_cannot_be_opened_is_named_with_the_remedy() {
     let file = here.folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     for (url, hint) in [
-        ("kubernetes://host".to_owned(), "process:///path/to/folder"),
+        ("docker://host".to_owned(), "process:///path/to/folder"),
         ("process:".to_owned(), "absolute"),
         (format!("process://{}", file.display()), "file"),
     ] {

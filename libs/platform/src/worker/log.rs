@@ -15,6 +15,9 @@ use crate::{Jobs, Platform};
 /// How often new output is looked for.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// Handles of workers that are being started, or wait for room: they have not written anything.
+const NOT_YET: [&str; 2] = ["starting", "pending"];
+
 /// Sends the lines that a job's worker wrote; with `follow` also those to come, until the job has ended.
 ///
 /// # Errors
@@ -36,7 +39,7 @@ pub async fn log<J: Job>(
             // Looked at before the output is read: what was written before the end is then read for sure.
             let ended = !follow || jobs.get(&name).await.map_or(true, |job| job.ended());
             if let Ok(Stands::Running { handle: present }) = launcher.status(&id).await
-                && present.parse::<u32>().is_ok()
+                && !NOT_YET.contains(&present.as_str())
                 && present != handle
             {
                 // A worker that was started again writes to a fresh log.

@@ -73,9 +73,10 @@ pub async fn run<J: Job>(
         }
         let mut tail = Tail::default();
         let mut came_further = false;
+        let mut wait = launcher.wait(&id);
         let exit = loop {
             tokio::select! {
-                exit = launcher.wait(&id) => break exit.map_err(fault)?,
+                exit = &mut wait => break exit.map_err(fault)?,
                 () = context.cancelled().cancelled() => return leave(platform, context, &id).await,
                 () = tokio::time::sleep(LOOK) => {}
             }

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{Context, Jobs, Platform, Runner};
 
+mod cluster;
+
 /// Runs the script as the worker of every job, and keeps what it reported.
 struct Scripted {
     platform: Platform,
@@ -49,6 +51,7 @@ impl Runner<TrainingJob> for Scripted {
 }
 
 struct Bench {
+    platform: Platform,
     jobs: Jobs<TrainingJob>,
     reports: Arc<Mutex<Vec<Report>>>,
     starts: Arc<Mutex<Vec<u32>>>,
@@ -58,12 +61,16 @@ struct Bench {
 
 impl Bench {
     async fn start(script: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(tempfile::tempdir().unwrap(), "", script).await
+    }
+
+    /// The script is the program of every worker; a launcher's URL in place of the default.
+    async fn start_with(folder: tempfile::TempDir, launcher_url: &str, script: &str) -> Self {
         let program = folder.path().join("worker");
         std::fs::write(&program, format!("#!/bin/sh\ncd {}\n{script}\n", folder.path().display())).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let text = format!(
-            "[platform]\ndata_dir = {:?}\nworker_program = {program:?}\nworker_restarts = 2\n[server]\ngrpc_address = \"127.0.0.1:0\"\n",
+            "[platform]\ndata_dir = {:?}\nworker_program = {program:?}\nworker_restarts = 2\nlauncher_url = {launcher_url:?}\n[server]\ngrpc_address = \"127.0.0.1:0\"\n",
             folder.path().join("data")
         );
         let settings = Settings::from_layers(&[crate::DEFAULTS], Some(("test".to_owned(), text)), Default::default());
@@ -77,7 +84,7 @@ impl Bench {
         let stop = CancellationToken::new();
         let bound = server::bind(&settings.section("server").unwrap(), false).await.unwrap();
         tokio::spawn(bound.serve(vec![service], stop.clone()));
-        Self { jobs, reports, starts, stop, folder }
+        Self { platform, jobs, reports, starts, stop, folder }
     }
 
     fn path(&self) -> &Path {
