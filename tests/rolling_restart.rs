@@ -47,8 +47,8 @@ impl Edge {
             3 => self.http("/v1/completions").await.map(drop),
             4..=6 => {
                 let name = "models/code/aliases/champion".to_owned();
-                let alias = RegistryServiceClient::new(self.grpc.clone()).get_alias(registry::GetAliasRequest { name });
-                alias.await.map(drop).context("GetAlias")
+                let mut registry = RegistryServiceClient::new(self.grpc.clone());
+                registry.get_alias(registry::GetAliasRequest { name }).await.map(drop).context("GetAlias")
             }
             7 => {
                 let list = training::ListTrainingJobsRequest::default();
