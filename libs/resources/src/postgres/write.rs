@@ -74,17 +74,14 @@ async fn apply(transaction: &Transaction<'_>, write: &Write, micros: i64) -> Res
                 if let Some(row) = row {
                     return Ok(Some(rows::record(&row)?));
                 }
-                match transaction.query_opt(&taken, &[name]).await? {
-                    Some(row) => {
-                        let first: Option<String> = row.try_get(0)?;
-                        return match request_id {
-                            Some(_) if first.as_deref() == request_id => Ok(None),
-                            _ => Err(Error::AlreadyExists(name.clone()).into()),
-                        };
-                    }
-                    // Deleted between the two.
-                    None => {}
+                if let Some(row) = transaction.query_opt(&taken, &[name]).await? {
+                    let first: Option<String> = row.try_get(0)?;
+                    return match request_id {
+                        Some(_) if first.as_deref() == request_id => Ok(None),
+                        _ => Err(Error::AlreadyExists(name.clone()).into()),
+                    };
                 }
+                // Deleted between the two.
             }
             Err(Error::Conflict(name.clone()).into())
         }
