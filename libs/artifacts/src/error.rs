@@ -49,6 +49,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The store does not let us.
+    #[error("the artifact store {url} refused: {reason}; look at the credentials and what they may do")]
+    Denied {
+        /// Where.
+        url: String,
+        /// What it said.
+        reason: String,
+    },
     /// An argument is not acceptable.
     #[error("{field} is not acceptable: {reason}")]
     Invalid {
@@ -86,17 +94,33 @@ impl Error {
 
     /// An error of the store on something that we call `what`.
     pub(crate) fn store(url: &str, what: &str, error: object_store::Error) -> Error {
-        if let object_store::Error::NotFound { .. } = error {
-            return Error::NotFound(what.to_owned());
+        let url = tidemill_address::masked(url);
+        match &error {
+            error if is_missing(error) => return Error::NotFound(what.to_owned()),
+            object_store::Error::NotFound { .. } => {
+                return Error::Unavailable { url, reason: "the bucket does not exist; create it".to_owned() };
+            }
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                return Error::Denied { url, reason: format!("{what}: {error}") };
+            }
+            _ => {}
         }
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(present) = cause {
             if present.downcast_ref::<std::io::Error>().is_some_and(is_full) {
-                return Error::DiskFull(url.to_owned());
+                return Error::DiskFull(url);
             }
             cause = present.source();
         }
-        Error::Unavailable { url: url.to_owned(), reason: format!("{what}: {error}") }
+        Error::Unavailable { url, reason: format!("{what}: {error}") }
+    }
+}
+
+/// Whether an object is not there. S3 answers in the same way when the whole bucket is not.
+pub(crate) fn is_missing(error: &object_store::Error) -> bool {
+    match error {
+        object_store::Error::NotFound { source, .. } => !source.to_string().contains("NoSuchBucket"),
+        _ => false,
     }
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod local;
 mod manifest;
 mod refs;
+mod s3;
 mod store;
 
 pub use digest::Digest;

@@ -4,6 +4,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
 use object_store::{ObjectStoreExt, PutMode, PutPayload};
 
+use crate::error::is_missing;
 use crate::{Artifacts, Digest, Error, Result};
 
 /// On a disk, lets the reference `a` and the folder of `a/b` stand side by side.
@@ -32,7 +33,7 @@ impl Artifacts {
         let failed = |error| Error::store(&self.url, &format!("reference {name}"), error);
         let bytes = match self.objects.get(&key(name)?).await {
             Ok(found) => found.bytes().await.map_err(failed)?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let digest = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
@@ -71,7 +72,8 @@ impl Artifacts {
     /// Forgets a name; forgetting one that is not there changes nothing.
     pub async fn release(&self, name: &str) -> Result<()> {
         match self.objects.delete(&key(name)?).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(Error::store(&self.url, &format!("reference {name}"), error)),
         }
     }

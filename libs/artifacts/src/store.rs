@@ -9,15 +9,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, WriteMultipart};
 
 use crate::digest::Hasher;
-use crate::{Digest, Error, Result, local};
+use crate::error::is_missing;
+use crate::{Digest, Error, Result, local, s3};
 
 /// Files above this size are written in parts, so that memory stays bounded.
 const WHOLE: u64 = 32 << 20;
 /// Bytes of a part; S3 wants at least 5 MiB.
 const PART: usize = 8 << 20;
+/// How often a blob is put that another writer seems to have put, and has not.
+const ATTEMPTS: u64 = 5;
 
 /// The artifact store. Cheap to clone.
 #[derive(Clone)]
@@ -27,14 +30,17 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Opens the store that a URL names: `file:///path/to/folder`, or `memory:` for tests.
+    /// Opens the store that a URL names: `file:///path/to/folder`, `memory:` for tests, or
+    /// `s3://bucket/prefix?endpoint=https://host&region=us-east-1&credentials_file=/path`; without `credentials_file` the usual
+    /// environment of AWS applies.
     pub async fn connect(url: &str) -> Result<Artifacts> {
         let objects: Arc<dyn ObjectStore> = match url.split_once(':') {
             Some(("file", path)) => Arc::new(local::open(url, path).await?),
             Some(("memory", _)) => Arc::new(object_store::memory::InMemory::new()),
+            Some(("s3", _)) => s3::open(url).await?,
             _ => {
-                let reason = "unknown scheme; use file:///path/to/folder".to_owned();
-                return Err(Error::Unavailable { url: url.to_owned(), reason });
+                let reason = format!("unknown scheme; use file:///path/to/folder or {}", s3::EXAMPLE);
+                return Err(Error::Unavailable { url: tidemill_address::masked(url), reason });
             }
         };
         Ok(Artifacts { url: url.into(), objects })
@@ -81,7 +87,7 @@ impl Artifacts {
             }
             self.create(&digest, bytes.into()).await?;
         } else {
-            // Parts become visible together, by a rename; should two processes race, both rename the same bytes.
+            // Parts become visible together, by a rename or the end of the upload; should two processes race, both bring the same bytes.
             let key = blob_key(&digest);
             let upload = self.objects.put_multipart(&key).await.map_err(|error| self.failed(&digest, error))?;
             let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
@@ -90,7 +96,7 @@ impl Artifacts {
                     upload.finish().await.map_err(|error| self.failed(&digest, error))?;
                 }
                 outcome => {
-                    // What failed is the news; an abort that fails too leaves a part that `connect` sweeps.
+                    // What failed is the news; an abort that fails too leaves a part that `connect` or the bucket's rule sweeps.
                     let _ = upload.abort().await;
                     outcome?;
                     return Err(changed());
@@ -186,7 +192,7 @@ impl Artifacts {
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         match self.objects.head(&blob_key(digest)).await {
             Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(self.failed(digest, error)),
         }
     }
@@ -214,7 +220,8 @@ impl Artifacts {
     /// Deletes a blob or manifest; deleting what is not there changes nothing.
     pub async fn delete_blob(&self, digest: &Digest) -> Result<()> {
         match self.objects.delete(&blob_key(digest)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(self.failed(digest, error)),
         }
     }
@@ -229,9 +236,24 @@ impl Artifacts {
     }
 
     async fn create(&self, digest: &Digest, bytes: Bytes) -> Result<()> {
-        match self.objects.put_opts(&blob_key(digest), PutPayload::from(bytes), PutMode::Create.into()).await {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(self.failed(digest, error)),
+        let (key, size) = (blob_key(digest), bytes.len() as u64);
+        let mut attempt = 1;
+        loop {
+            match self.objects.put_opts(&key, bytes.clone().into(), PutMode::Create.into()).await {
+                Ok(_) => return Ok(()),
+                // S3 also says so while another put of the same key is under way, which may yet fail.
+                Err(error @ object_store::Error::AlreadyExists { .. }) => {
+                    if self.is_there(digest, size).await? {
+                        return Ok(());
+                    }
+                    if attempt == ATTEMPTS {
+                        return Err(self.failed(digest, error));
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(100 * attempt)).await;
+                    attempt += 1;
+                }
+                Err(error) => return Err(self.failed(digest, error)),
+            }
         }
     }
 

@@ -62,6 +62,7 @@ pub fn fault_of_artifacts(error: tidemill_artifacts::Error) -> Fault {
         E::AlreadyExists { .. } => Fault::new(Code::AlreadyExists, "REFERENCE_EXISTS", message),
         E::DiskFull(_) => Fault::exhausted("DISK_FULL", message),
         E::Unavailable { .. } => Fault::unavailable(message),
+        E::Denied { .. } => Fault::new(Code::FailedPrecondition, "ARTIFACT_STORE_DENIED", message),
         E::Invalid { field, reason } => Fault::invalid(field, reason),
         E::File { .. } => Fault::new(Code::FailedPrecondition, "FILE_ERROR", message),
     }

@@ -169,7 +169,7 @@ async fn a_url_that_cannot_be_opened_is_named_with_the_remedy() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     for (url, hint) in [
-        ("s3://bucket".to_owned(), "file:///path/to/folder"),
+        ("http://bucket".to_owned(), "file:///path/to/folder"),
         ("file://relative".to_owned(), "absolute"),
         (format!("file://{}", file.display()), "file"),
     ] {
