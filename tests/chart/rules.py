@@ -160,8 +160,9 @@ def scalers_follow_the_topics(shape):
         for trigger in one["spec"]["triggers"]:
             expect(all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes strings alone")
             if trigger["type"] == "kafka":
-                topic, group = trigger["metadata"]["topic"].removeprefix(prefix), trigger["metadata"]["consumerGroup"]
-                expect(f'"{group}"' in read[topic], f"{group} does not read {topic}")
+                topic, group = trigger["metadata"]["topic"], trigger["metadata"]["consumerGroup"]
+                expect(topic.startswith(prefix) and group.startswith(prefix), f"{topic} or {group} lacks the prefix {prefix}")
+                expect(f'"{group.removeprefix(prefix)}"' in read[topic.removeprefix(prefix)], f"{group} does not read {topic}")
                 scaled += 1
     return f"{scaled} by lag, {len(kind(shape, 'ScaledObject')) - scaled} by query, {len(kind(shape, 'HorizontalPodAutoscaler'))} HPAs"
 

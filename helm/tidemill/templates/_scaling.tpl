@@ -59,13 +59,13 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* Where the lag is read. Brokers, prefix, SASL and TLS are those of platform.eventlog_url; a task topic's group is its service. */}}
+{{/* Where the lag is read. Brokers, SASL and TLS are those of platform.eventlog_url, and so is the prefix of topics and groups. */}}
 {{- define "tidemill.kafkaTrigger" -}}
 {{- $url := .root.Values.config.platform.eventlog_url }}
 {{- $prefix := regexFind "topic_prefix=[^&]*" $url | trimPrefix "topic_prefix=" }}
 {{- $mechanism := regexFind "sasl_mechanism=[^&]*" $url | trimPrefix "sasl_mechanism=" -}}
 bootstrapServers: {{ regexReplaceAll "^kafka://([^/?]*).*$" $url "${1}" | quote }}
-consumerGroup: {{ .name }}
+consumerGroup: {{ $prefix }}{{ .name }}
 topic: {{ printf "%stidemill.%s.tasks" $prefix .name }}
 lagThreshold: {{ .lag | quote }}
 offsetResetPolicy: earliest
