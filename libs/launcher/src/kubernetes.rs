@@ -114,9 +114,7 @@ impl KubernetesLauncher {
 
     fn status_of(&self, id: &str, standing: &Standing) -> Status {
         let status = standing.status(self.template.container());
-        if matches!(status, Status::Exited(_)) {
-            self.outputs.has_ended(id);
-        }
+        self.outputs.saw(id, matches!(status, Status::Exited(_)));
         status
     }
 

@@ -33,14 +33,25 @@ const IDLE: Duration = Duration::from_secs(600);
 
 #[derive(Default)]
 pub(super) struct Outputs {
-    open: std::sync::Mutex<HashMap<String, (Instant, Arc<Mutex<Output>>)>>,
+    open: std::sync::Mutex<HashMap<String, Followed>>,
     /// Workers that are known to have ended: their output is read to its end.
     ended: std::sync::Mutex<HashSet<String>>,
 }
 
+struct Followed {
+    last_read: Instant,
+    output: Arc<Mutex<Output>>,
+}
+
 impl Outputs {
-    pub(super) fn has_ended(&self, id: &str) {
-        self.ended.lock().expect("no holder of this lock panics").insert(id.to_owned());
+    /// Notes how a worker was seen to stand; another launcher may have started it again since it ended.
+    pub(super) fn saw(&self, id: &str, has_ended: bool) {
+        let mut ended = self.ended.lock().expect("no holder of this lock panics");
+        if has_ended {
+            ended.insert(id.to_owned())
+        } else {
+            ended.remove(id)
+        };
     }
 
     pub(super) fn forget(&self, id: &str) {
@@ -50,10 +61,11 @@ impl Outputs {
 
     fn of(&self, id: &str) -> Arc<Mutex<Output>> {
         let mut open = self.open.lock().expect("no holder of this lock panics");
-        open.retain(|_, (read, _)| read.elapsed() < IDLE);
-        let (read, output) = open.entry(id.to_owned()).or_insert_with(|| (Instant::now(), Arc::default()));
-        *read = Instant::now();
-        output.clone()
+        open.retain(|_, followed| followed.last_read.elapsed() < IDLE);
+        let followed =
+            open.entry(id.to_owned()).or_insert_with(|| Followed { last_read: Instant::now(), output: Arc::default() });
+        followed.last_read = Instant::now();
+        followed.output.clone()
     }
 
     fn is_ended(&self, id: &str) -> bool {
