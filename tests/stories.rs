@@ -5,6 +5,8 @@ mod architecture;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod cluster_workers;
+#[cfg(test)]
 mod daemon_life;
 #[cfg(test)]
 mod full_disk;

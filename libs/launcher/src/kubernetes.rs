@@ -24,6 +24,8 @@ use template::Template;
 
 /// How long a cluster may take for a step that takes it seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a wait relies on its watch alone: one that breaks begins anew ever more slowly, and one may be half open.
+const LOOK: Duration = Duration::from_secs(10);
 /// How long a start waits for the cluster to make the pod, so that its name is known. A queued worker has none for hours.
 const POD_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -59,15 +61,18 @@ impl KubernetesLauncher {
 
     /// What the API knows of a worker now.
     async fn look(&self, id: &str) -> Result<Standing> {
+        self.try_look(id).await.map_err(|error| self.failed(&error))
+    }
+
+    async fn try_look(&self, id: &str) -> kube::Result<Standing> {
         let name = template::job_name(id);
-        let job = self.jobs.get_opt(&name).await.map_err(|error| self.failed(&error))?;
+        let job = self.jobs.get_opt(&name).await?;
         let pods = ListParams::default().labels(&format!("{}={name}", template::WORKER));
-        let pods = self.pods.list(&pods).await.map_err(|error| self.failed(&error))?.items;
-        Ok(Standing { job, pods })
+        Ok(Standing { job, pods: self.pods.list(&pods).await?.items })
     }
 
     /// Something for each time that the worker may stand differently, at once to begin with. A watch that expires or breaks is begun
-    /// anew, and counts as a change too: the look that follows finds out whether the API is away.
+    /// anew, and counts as a change too.
     fn changes(&self, id: &str) -> impl Stream<Item = ()> + Send + use<> {
         let name = template::job_name(id);
         let job = watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -77,13 +82,23 @@ impl KubernetesLauncher {
         stream::select(job, pods).filter_map(|event| std::future::ready(event.unwrap_or(true).then_some(())))
     }
 
-    /// Waits until a worker stands as wanted.
+    /// Waits until a worker stands as wanted. An API server that is away for a while only makes it wait longer: workers run on.
     async fn until<T>(&self, id: &str, mut wanted: impl FnMut(&Standing) -> Option<T>) -> Result<T> {
         let mut changes = std::pin::pin!(self.changes(id));
         loop {
-            changes.next().await;
-            if let Some(found) = wanted(&self.look(id).await?) {
-                return Ok(found);
+            let _sooner_or_later = tokio::time::timeout(LOOK, changes.next()).await;
+            match self.try_look(id).await {
+                Ok(standing) => {
+                    if let Some(found) = wanted(&standing) {
+                        return Ok(found);
+                    }
+                }
+                Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                    return Err(self.failed(&kube::Error::Api(status)));
+                }
+                Err(error) => {
+                    tracing::warn!(worker = id, error = explain(&error), "the cluster's API is away; waiting on")
+                }
             }
         }
     }
@@ -99,9 +114,7 @@ impl KubernetesLauncher {
 
     fn status_of(&self, id: &str, standing: &Standing) -> Status {
         let status = standing.status(self.template.container());
-        if matches!(status, Status::Exited(_)) {
-            self.outputs.has_ended(id);
-        }
+        self.outputs.saw(id, matches!(status, Status::Exited(_)));
         status
     }
 
@@ -127,7 +140,9 @@ impl Launcher for KubernetesLauncher {
                 Ok(_) => break,
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
                     let Some(present) = self.look(&worker.id).await?.job else { continue };
-                    if present.metadata.annotations.as_ref().and_then(|all| all.get(template::WORKER_ID)) != Some(&worker.id) {
+                    if present.metadata.annotations.as_ref().and_then(|all| all.get(template::WORKER_ID))
+                        != Some(&worker.id)
+                    {
                         let name = present.metadata.name.unwrap_or_default();
                         let reason = format!("Job {name} exists, but is not ours; delete it or use another namespace");
                         return Err(Error::Invalid { id: worker.id.clone(), reason });

@@ -27,6 +27,8 @@ type settings struct {
 	labels      map[string]string
 	// Programs by the last part of an image's name, for containers that give no command.
 	entrypoints map[string]string
+	// Where containers see folders of this machine.
+	shares map[string]string
 }
 
 func main() {
@@ -34,7 +36,7 @@ func main() {
 		enterContainer(os.Args[2])
 	}
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
-	own := settings{labels: map[string]string{}, entrypoints: map[string]string{}}
+	own := settings{labels: map[string]string{}, entrypoints: map[string]string{}, shares: map[string]string{}}
 	flag.StringVar(&own.name, "name", "node-1", "the node's name")
 	flag.StringVar(&own.root, "root", "", "folder for logs and volumes of pods")
 	flag.StringVar(&own.kubeconfig, "kubeconfig", "", "credentials of the node")
@@ -44,6 +46,7 @@ func main() {
 	flag.Int64Var(&own.gpus, "gpus", 0, "nvidia.com/gpu that the node says it has")
 	flag.Func("label", "NAME=VALUE on the Node; repeatable", pairs(own.labels))
 	flag.Func("entrypoint", "IMAGE=PROGRAM ARGUMENTS... for containers without a command; IMAGE is the last part of the image's name; repeatable", pairs(own.entrypoints))
+	flag.Func("share", "FOLDER=PATH: a folder of this machine that every container sees at PATH; repeatable", pairs(own.shares))
 	flag.Parse()
 
 	config, err := clientcmd.BuildConfigFromFlags("", own.kubeconfig)

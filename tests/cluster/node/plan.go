@@ -52,6 +52,9 @@ func (c *container) plan(ctx context.Context) (*plan, error) {
 		source := path.Join(c.pod.volumes[mounted.Name], mounted.SubPath)
 		p.Mounts = append(p.Mounts, mount{Source: source, Target: mounted.MountPath, ReadOnly: mounted.ReadOnly})
 	}
+	for folder, target := range c.pod.pods.own.shares {
+		p.Mounts = append(p.Mounts, mount{Source: folder, Target: target})
+	}
 	return p, c.identity(p)
 }
 

@@ -19,7 +19,8 @@ impl KubernetesLauncher {
             return Ok(());
         }
         let live = standing.pods.iter().find(|pod| standing::is_live(pod));
-        let Some(name) = live.filter(|pod| standing::has_begun(pod)).and_then(|pod| pod.metadata.name.as_deref()) else {
+        let Some(name) = live.filter(|pod| standing::has_begun(pod)).and_then(|pod| pod.metadata.name.as_deref())
+        else {
             return self.end(id, 15).await;
         };
         let deadline = json!({ "spec": { "activeDeadlineSeconds": FINISH } });
@@ -68,8 +69,10 @@ impl KubernetesLauncher {
             for pod in standing.pods.iter().filter(|pod| standing::is_live(pod) && !is_dying(pod)) {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
                 // Only as we saw it: it may have ended since.
-                let preconditions =
-                    Preconditions { uid: pod.metadata.uid.clone(), resource_version: pod.metadata.resource_version.clone() };
+                let preconditions = Preconditions {
+                    uid: pod.metadata.uid.clone(),
+                    resource_version: pod.metadata.resource_version.clone(),
+                };
                 let now = DeleteParams::default().grace_period(0).preconditions(preconditions);
                 match self.pods.delete(name, &now).await {
                     Err(kube::Error::Api(status)) if status.is_conflict() => changed = true,
@@ -81,7 +84,10 @@ impl KubernetesLauncher {
             }
             standing = self.look(id).await?;
         }
-        Err(Error::Unavailable { url: self.url.clone(), reason: format!("the pod of worker {id} changes all the time") })
+        Err(Error::Unavailable {
+            url: self.url.clone(),
+            reason: format!("the pod of worker {id} changes all the time"),
+        })
     }
 
     /// Treats what is no more as done.

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::{KubernetesLauncher, standing};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Most bytes at a time.
 const MOST: u64 = 1 << 20;
@@ -26,19 +26,32 @@ const OPENING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the rest may take once the worker has ended.
 const ENDING: Duration = Duration::from_secs(20);
+/// How often a stream that breaks is opened anew for one read.
+const RETRIES: usize = 3;
 /// After this long without a reader, an output is let go.
 const IDLE: Duration = Duration::from_secs(600);
 
 #[derive(Default)]
 pub(super) struct Outputs {
-    open: std::sync::Mutex<HashMap<String, (Instant, Arc<Mutex<Output>>)>>,
+    open: std::sync::Mutex<HashMap<String, Followed>>,
     /// Workers that are known to have ended: their output is read to its end.
     ended: std::sync::Mutex<HashSet<String>>,
 }
 
+struct Followed {
+    last_read: Instant,
+    output: Arc<Mutex<Output>>,
+}
+
 impl Outputs {
-    pub(super) fn has_ended(&self, id: &str) {
-        self.ended.lock().expect("no holder of this lock panics").insert(id.to_owned());
+    /// Notes how a worker was seen to stand; another launcher may have started it again since it ended.
+    pub(super) fn saw(&self, id: &str, has_ended: bool) {
+        let mut ended = self.ended.lock().expect("no holder of this lock panics");
+        if has_ended {
+            ended.insert(id.to_owned())
+        } else {
+            ended.remove(id)
+        };
     }
 
     pub(super) fn forget(&self, id: &str) {
@@ -48,10 +61,11 @@ impl Outputs {
 
     fn of(&self, id: &str) -> Arc<Mutex<Output>> {
         let mut open = self.open.lock().expect("no holder of this lock panics");
-        open.retain(|_, (read, _)| read.elapsed() < IDLE);
-        let (read, output) = open.entry(id.to_owned()).or_insert_with(|| (Instant::now(), Arc::default()));
-        *read = Instant::now();
-        output.clone()
+        open.retain(|_, followed| followed.last_read.elapsed() < IDLE);
+        let followed =
+            open.entry(id.to_owned()).or_insert_with(|| Followed { last_read: Instant::now(), output: Arc::default() });
+        followed.last_read = Instant::now();
+        followed.output.clone()
     }
 
     fn is_ended(&self, id: &str) -> bool {
@@ -87,6 +101,16 @@ enum Source {
     Drained,
 }
 
+/// How a read went.
+enum Flow {
+    /// There may be more at once.
+    Comes,
+    /// That was all for now.
+    Rests,
+    /// The stream is no more, and why.
+    Broke(String),
+}
+
 impl Output {
     fn end(&self) -> u64 {
         self.start + self.kept.len() as u64
@@ -99,6 +123,34 @@ impl Output {
             self.kept.drain(..gone);
             self.start += gone as u64;
         }
+    }
+
+    /// Reads what has come; of a worker that has ended, also what is still on its way.
+    async fn pull(&mut self, ended: bool) -> Flow {
+        let Source::Open { stream, skip, patience } = &mut self.source else { return Flow::Rests };
+        let mut buffer = vec![0; 64 << 10];
+        let wait = if ended { ENDING } else { *patience };
+        let read = timeout(wait, stream.read(&mut buffer)).await;
+        let (next, flow) = match read {
+            Ok(Ok(count)) if count > 0 => {
+                *patience = FLOWING.max(*patience / 4);
+                let skipped = (count as u64).min(*skip);
+                *skip -= skipped;
+                self.push(&buffer[skipped as usize..count]);
+                return Flow::Comes;
+            }
+            Err(_) if !ended => {
+                *patience = FLOWING;
+                return Flow::Rests;
+            }
+            // Whether another pod came after this one is for the next look.
+            Ok(Ok(_)) if ended => (Source::Drained, Flow::Comes),
+            Ok(Ok(_)) => (Source::Closed, Flow::Broke("the stream ended".to_owned())),
+            Ok(Err(error)) => (Source::Closed, Flow::Broke(error.to_string())),
+            Err(_) => (Source::Closed, Flow::Broke(format!("nothing came for {} s", ENDING.as_secs()))),
+        };
+        self.source = next;
+        flow
     }
 
     /// What is kept from an offset on.
@@ -117,15 +169,25 @@ impl KubernetesLauncher {
             // Let go already: read again, if the pod is still there.
             *output = Output::default();
         }
+        let ended = self.outputs.is_ended(id);
+        let mut broken = 0;
         while output.end() < offset + MOST {
             if !matches!(output.source, Source::Open { .. }) {
-                let waits = output.asked.is_some_and(|asked| asked.elapsed() < LOOK) && !self.outputs.is_ended(id);
+                let waits = output.asked.is_some_and(|asked| asked.elapsed() < LOOK) && !ended;
                 if waits || !self.open_output(id, &mut output).await? {
                     break;
                 }
             }
-            if !self.pull(id, &mut output).await {
-                break;
+            match output.pull(ended).await {
+                Flow::Comes => {}
+                Flow::Rests => break,
+                // Of a worker that runs, the next read gets the rest. One that has ended has no next read.
+                Flow::Broke(_) if !ended => break,
+                Flow::Broke(_) if broken < RETRIES => broken += 1,
+                Flow::Broke(reason) => {
+                    let reason = format!("the output of worker {id} breaks off: {reason}");
+                    return Err(Error::Unavailable { url: self.url.clone(), reason });
+                }
             }
         }
         Ok(output.from(offset))
@@ -161,42 +223,6 @@ impl KubernetesLauncher {
             // Not yet started; or gone since.
             Err(kube::Error::Api(status)) if matches!(status.code, 400 | 404) => Ok(false),
             Err(error) => Err(self.failed(&error)),
-        }
-    }
-
-    /// Reads what has come; says whether there may be more to read at once.
-    async fn pull(&self, id: &str, output: &mut Output) -> bool {
-        let ended = self.outputs.is_ended(id);
-        let Source::Open { stream, skip, patience } = &mut output.source else { return false };
-        let mut buffer = vec![0; 64 << 10];
-        let wait = if ended { ENDING } else { *patience };
-        match timeout(wait, stream.read(&mut buffer)).await {
-            Ok(Ok(count)) if count > 0 => {
-                *patience = FLOWING.max(*patience / 4);
-                let skipped = (count as u64).min(*skip);
-                *skip -= skipped;
-                output.push(&buffer[skipped as usize..count]);
-                true
-            }
-            Ok(Ok(_)) if ended => {
-                output.source = Source::Drained;
-                // Whether another pod came after this one is for the next look.
-                true
-            }
-            // The stream broke, or its pod ended; the next read finds out.
-            Ok(_) => {
-                output.source = Source::Closed;
-                false
-            }
-            Err(_) if ended => {
-                tracing::warn!(worker = id, "the rest of the worker's output does not come; its stream is opened anew");
-                output.source = Source::Closed;
-                false
-            }
-            Err(_) => {
-                *patience = FLOWING;
-                false
-            }
         }
     }
 }

@@ -114,11 +114,11 @@ fn unknown(given: &Value, known: &Value) -> Option<String> {
             None if value.is_null() || *value == Value::Array(Vec::new()) => None,
             None => Some(name.clone()),
         }),
-        (Value::Array(given), Value::Array(known)) => {
-            given.iter().zip(known).enumerate().find_map(|(at, (given, known))| {
-                unknown(given, known).map(|path| format!("[{at}].{path}"))
-            })
-        }
+        (Value::Array(given), Value::Array(known)) => given
+            .iter()
+            .zip(known)
+            .enumerate()
+            .find_map(|(at, (given, known))| unknown(given, known).map(|path| format!("[{at}].{path}"))),
         _ => None,
     }
 }

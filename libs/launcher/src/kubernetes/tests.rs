@@ -40,7 +40,7 @@ macro_rules! promises {
         #[tokio::test(flavor = "multi_thread")]
         async fn $promise() {
             let Some(here) = Here::new().await else { return };
-            contract::$promise(&here.launcher(TEMPLATE)).await;
+            contract::$promise(&here.launcher(TEMPLATE).await).await;
             here.remove().await;
         }
     )*};
@@ -64,7 +64,8 @@ promises! {
 struct Here {
     admin: Client,
     namespace: String,
-    account: Client,
+    /// The service account's kubeconfig.
+    account: serde_json::Value,
 }
 
 impl Here {
@@ -98,18 +99,22 @@ impl Here {
         let request = serde_json::to_value(&request).unwrap();
         let granted: serde_json::Value =
             accounts.create_subresource("token", "launcher", &PostParams::default(), &request).await.unwrap();
-        let account: Kubeconfig = of(json!({
+        let account = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "a",
             "clusters": [{ "name": "a", "cluster": cluster }],
             "users": [{ "name": "a", "user": { "token": granted["status"]["token"] } }],
             "contexts": [{ "name": "a", "context": { "cluster": "a", "user": "a", "namespace": namespace } }],
-        }));
-        Some(Here { admin, namespace, account: client(account).await })
+        });
+        Some(Here { admin, namespace, account })
     }
 
-    fn launcher(&self, template: &str) -> Arc<dyn Launcher> {
+    async fn client(&self) -> Client {
+        client(of(self.account.clone())).await
+    }
+
+    async fn launcher(&self, template: &str) -> Arc<dyn Launcher> {
         let template = Template::parse(template).unwrap();
-        Arc::new(KubernetesLauncher::new("kubernetes:///", self.account.clone(), &self.namespace, template))
+        Arc::new(KubernetesLauncher::new("kubernetes:///", self.client().await, &self.namespace, template))
     }
 
     fn pods(&self) -> Api<Pod> {
@@ -163,7 +168,8 @@ async fn until_output(launcher: &Arc<dyn Launcher>, id: &str, expected: &str) {
 async fn the_service_account_may_do_what_the_role_says_and_nothing_wider() {
     let Some(here) = Here::new().await else { return };
     let review: SelfSubjectRulesReview = of(json!({ "spec": { "namespace": here.namespace } }));
-    let review = Api::all(here.account.clone()).create(&PostParams::default(), &review).await.unwrap();
+    let account = here.client().await;
+    let review = Api::all(account.clone()).create(&PostParams::default(), &review).await.unwrap();
     let rules = |rules: Vec<(Vec<String>, Vec<String>, Vec<String>)>| -> std::collections::BTreeSet<String> {
         let each = |(groups, resources, verbs): (Vec<String>, Vec<String>, Vec<String>)| {
             let mut each = Vec::new();
@@ -174,19 +180,25 @@ async fn the_service_account_may_do_what_the_role_says_and_nothing_wider() {
         };
         rules.into_iter().flat_map(each).collect()
     };
-    let may = review.status.unwrap().resource_rules.into_iter().map(|rule| {
-        (rule.api_groups.unwrap_or_default(), rule.resources.unwrap_or_default(), rule.verbs)
-    });
+    let may = review
+        .status
+        .unwrap()
+        .resource_rules
+        .into_iter()
+        .map(|rule| (rule.api_groups.unwrap_or_default(), rule.resources.unwrap_or_default(), rule.verbs));
     // Everybody may ask what he himself may.
-    let may: std::collections::BTreeSet<String> = rules(may.collect()).into_iter().filter(|rule| !rule.contains("/self")).collect();
-    let role = role().rules.unwrap().into_iter().map(|rule| {
-        (rule.api_groups.unwrap_or_default(), rule.resources.unwrap_or_default(), rule.verbs)
-    });
+    let may: std::collections::BTreeSet<String> =
+        rules(may.collect()).into_iter().filter(|rule| !rule.contains("/self")).collect();
+    let role = role()
+        .rules
+        .unwrap()
+        .into_iter()
+        .map(|rule| (rule.api_groups.unwrap_or_default(), rule.resources.unwrap_or_default(), rule.verbs));
     assert_eq!(may, rules(role.collect()));
     // Said, and done: other namespaces, other resources, other verbs.
-    let elsewhere: Api<Job> = Api::namespaced(here.account.clone(), "default");
-    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(here.account.clone(), &here.namespace);
-    let pods: Api<Pod> = Api::namespaced(here.account.clone(), &here.namespace);
+    let elsewhere: Api<Job> = Api::namespaced(account.clone(), "default");
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(account.clone(), &here.namespace);
+    let pods: Api<Pod> = Api::namespaced(account.clone(), &here.namespace);
     let pod = of(json!({ "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "a", "image": "a" }] } }));
     for refused in [
         elsewhere.list(&ListParams::default()).await.map(drop),
@@ -201,15 +213,18 @@ async fn the_service_account_may_do_what_the_role_says_and_nothing_wider() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_known_to_the_next_launcher_with_its_output() {
     let Some(here) = Here::new().await else { return };
-    let launcher = here.launcher(TEMPLATE);
-    launcher.start(&script("a", "trap 'echo saved; exit 5' TERM; echo up; while :; do sleep 0.02; done")).await.unwrap();
+    let launcher = here.launcher(TEMPLATE).await;
+    launcher
+        .start(&script("a", "trap 'echo saved; exit 5' TERM; echo up; while :; do sleep 0.02; done"))
+        .await
+        .unwrap();
     until_output(&launcher, "a", "up\n").await;
-    let (pod, next) = (handle(&launcher, "a").await, here.launcher(TEMPLATE));
+    let (pod, next) = (handle(&launcher, "a").await, here.launcher(TEMPLATE).await);
     assert_eq!(handle(&next, "a").await, pod);
     next.start(&script("a", "exit 1")).await.unwrap();
     next.signal("a", Signal::Terminate).await.unwrap();
     assert_eq!(next.wait("a").await.unwrap(), Exit::Code(5));
-    let third = here.launcher(TEMPLATE);
+    let third = here.launcher(TEMPLATE).await;
     assert_eq!(third.status("a").await.unwrap(), Status::Exited(Exit::Code(5)));
     assert_eq!(third.log("a", 0).await.unwrap(), b"up\nsaved\n");
     here.remove().await;
@@ -218,7 +233,7 @@ async fn a_worker_is_known_to_the_next_launcher_with_its_output() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disrupted_worker_runs_again_in_another_pod_and_its_output_goes_on() {
     let Some(here) = Here::new().await else { return };
-    let launcher = here.launcher(TEMPLATE);
+    let launcher = here.launcher(TEMPLATE).await;
     launcher.start(&script("a", "echo up; exec sleep 1000")).await.unwrap();
     until_output(&launcher, "a", "up\n").await;
     let first = handle(&launcher, "a").await;
@@ -233,10 +248,13 @@ async fn a_worker_that_finds_no_room_waits_and_can_be_ended_and_reaped() {
     let Some(here) = Here::new().await else { return };
     let nowhere = TEMPLATE.replace("shareProcessNamespace: true", "nodeSelector: {pool: nowhere}");
     let queued = TEMPLATE.replace("podFailurePolicy:", "suspend: true\n  podFailurePolicy:");
-    for (template, signal, number) in
-        [(&nowhere, Signal::Terminate, 15), (&nowhere, Signal::Kill, 9), (&queued, Signal::Terminate, 15), (&queued, Signal::Kill, 9)]
-    {
-        let launcher = here.launcher(template);
+    for (template, signal, number) in [
+        (&nowhere, Signal::Terminate, 15),
+        (&nowhere, Signal::Kill, 9),
+        (&queued, Signal::Terminate, 15),
+        (&queued, Signal::Kill, 9),
+    ] {
+        let launcher = here.launcher(template).await;
         launcher.start(&script("a", "exit 0")).await.unwrap();
         handle(&launcher, "a").await;
         assert_eq!(launcher.log("a", 0).await.unwrap(), b"");
@@ -254,7 +272,7 @@ async fn a_worker_that_finds_no_room_waits_and_can_be_ended_and_reaped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_that_name_that_is_not_ours_is_left_alone() {
     let Some(here) = Here::new().await else { return };
-    let launcher = here.launcher(TEMPLATE);
+    let launcher = here.launcher(TEMPLATE).await;
     let mut foreign = Template::parse(TEMPLATE).unwrap().job(&script("a", "exit 0"));
     foreign.metadata.annotations = None;
     let jobs: Api<Job> = Api::namespaced(here.admin.clone(), &here.namespace);
@@ -267,13 +285,76 @@ async fn a_job_of_that_name_that_is_not_ours_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_the_namespace_refuses_is_seen_as_pending_and_a_wrong_job_as_wrong() {
     let Some(here) = Here::new().await else { return };
-    let root = here.launcher(&TEMPLATE.replace("runAsNonRoot: true, runAsUser: 65532", "runAsUser: 0"));
+    let root = here.launcher(&TEMPLATE.replace("runAsNonRoot: true, runAsUser: 65532", "runAsUser: 0")).await;
     root.start(&script("a", "exit 0")).await.unwrap();
     assert_eq!(handle(&root, "a").await, "pending");
     root.reap("a").await.unwrap();
-    let wrong = here.launcher(&TEMPLATE.replace("image: tidemill-training", "image: tidemill-training\n          imagePullPolicy: Often"));
+    let wrong = here
+        .launcher(
+            &TEMPLATE.replace("image: tidemill-training", "image: tidemill-training\n          imagePullPolicy: Often"),
+        )
+        .await;
     let error = wrong.start(&script("a", "exit 0")).await.unwrap_err();
     assert!(matches!(&error, Error::Invalid { reason, .. } if reason.contains("imagePullPolicy")), "{error}");
+    here.remove().await;
+}
+
+/// Stands between a client and the API server; while cut, connections end and new ones are refused.
+struct Cable {
+    url: String,
+    whole: tokio::sync::watch::Sender<bool>,
+}
+
+impl Cable {
+    async fn to(server: &str) -> Cable {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let (whole, watched) = tokio::sync::watch::channel(true);
+        let server = server.trim_start_matches("https://").to_owned();
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let (server, mut watched) = (server.clone(), watched.clone());
+                tokio::spawn(async move {
+                    if !*watched.borrow() {
+                        return;
+                    }
+                    let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        _ = watched.wait_for(|whole| !whole) => {}
+                    }
+                });
+            }
+        });
+        Cable { url, whole }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_and_an_output_outlast_an_api_server_that_is_away() {
+    let Some(here) = Here::new().await else { return };
+    let cable = Cable::to(here.account["clusters"][0]["cluster"]["server"].as_str().unwrap()).await;
+    let mut account = here.account.clone();
+    account["clusters"][0]["cluster"]["server"] = cable.url.clone().into();
+    let template = Template::parse(TEMPLATE).unwrap();
+    let far = KubernetesLauncher::new("kubernetes:///", client(of(account)).await, &here.namespace, template);
+    let (far, near): (Arc<dyn Launcher>, _) = (Arc::new(far), here.launcher(TEMPLATE).await);
+    far.start(&script("a", "trap 'echo saved; exit 5' TERM; echo up; while :; do sleep 0.02; done")).await.unwrap();
+    until_output(&far, "a", "up\n").await;
+    let wait = tokio::spawn({
+        let far = far.clone();
+        async move { far.wait("a").await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cable.whole.send_replace(false);
+    assert!(matches!(far.status("a").await, Err(Error::Unavailable { .. })));
+    near.signal("a", Signal::Terminate).await.unwrap();
+    assert_eq!(near.wait("a").await.unwrap(), Exit::Code(5));
+    assert!(!wait.is_finished());
+    cable.whole.send_replace(true);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(15), wait).await.unwrap().unwrap().unwrap(), Exit::Code(5));
+    assert_eq!(far.log("a", 0).await.unwrap(), b"up\nsaved\n");
     here.remove().await;
 }
 
@@ -291,7 +372,8 @@ async fn while_the_api_is_away_every_call_says_so() {
     };
     away(launcher.start(&script("a", "exit 0")).await.unwrap_err());
     away(launcher.status("a").await.unwrap_err());
-    away(launcher.wait("a").await.unwrap_err());
+    // Who waits goes on waiting.
+    assert!(tokio::time::timeout(Duration::from_secs(1), launcher.wait("a")).await.is_err());
     away(launcher.signal("a", Signal::Kill).await.unwrap_err());
     away(launcher.log("a", 0).await.unwrap_err());
     away(launcher.reap("a").await.unwrap_err());

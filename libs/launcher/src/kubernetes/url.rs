@@ -35,7 +35,8 @@ pub(super) fn parse(url: &str) -> Result<Address, String> {
             }
         }
     }
-    let job_template = job_template.ok_or("job_template is missing: the file with the Job that workers are made from")?;
+    let job_template =
+        job_template.ok_or("job_template is missing: the file with the Job that workers are made from")?;
     Ok(Address { namespace: Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()), job_template })
 }
 
