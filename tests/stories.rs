@@ -11,6 +11,10 @@ mod full_disk;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod real_clients;
 #[cfg(test)]
 mod the_loop;
+#[cfg(test)]
+mod tracing;

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
+use crate::admin::Admin;
 use crate::auth::{ApiKeys, RequireKey};
+use crate::observe;
 use crate::transport::{self, Channel};
 
 /// Section `[server]`.
@@ -26,6 +28,8 @@ pub struct Server {
     pub grpc_address: String,
     /// Where HTTP listens, if a service has any.
     pub http_address: String,
+    /// Where operators ask for metrics and probes, or empty.
+    pub admin_address: String,
     /// File with API keys, or empty.
     pub api_keys_file: String,
     /// Seconds for requests in flight after a stop is asked for.
@@ -116,6 +120,19 @@ impl Task {
     {
         Self { name, run: Box::new(move |token| Box::pin(run(token))) }
     }
+
+    /// The same with other work beside it, which goes on until the token is cancelled.
+    #[must_use]
+    pub fn beside<F, R>(self, run: F) -> Self
+    where
+        F: FnOnce(CancellationToken) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let first = self.run;
+        Self::new(self.name, move |token| async move {
+            tokio::join!(first(token.clone()), run(token));
+        })
+    }
 }
 
 /// What can go wrong at start, or while serving.
@@ -148,6 +165,7 @@ pub enum Error {
 pub struct Bound {
     grpc: TcpListener,
     http: Option<TcpListener>,
+    admin: Option<Admin>,
     keys: ApiKeys,
     settings: Server,
 }
@@ -168,7 +186,8 @@ pub async fn bind(settings: &Server, with_http: bool) -> Result<Bound, Error> {
     };
     let grpc = open("server.grpc_address", &settings.grpc_address).await?;
     let http = if with_http { Some(open("server.http_address", &settings.http_address).await?) } else { None };
-    Ok(Bound { grpc, http, keys, settings: settings.clone() })
+    let admin = Admin::bind(&settings.admin_address).await?;
+    Ok(Bound { grpc, http, admin, keys, settings: settings.clone() })
 }
 
 impl Bound {
@@ -182,6 +201,11 @@ impl Bound {
         self.http.as_ref().map(|http| http.local_addr().expect("a bound listener has an address"))
     }
 
+    /// Where operators ask, if anywhere.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// Serves until `stop` is cancelled, then drains: health says NOT_SERVING, tasks are told to stop, requests in flight finish
     /// within the grace; what has not ended by then is dropped.
     ///
@@ -189,6 +213,7 @@ impl Bound {
     /// A listener or a task that died by itself.
     pub async fn serve(self, services: Vec<Service>, stop: CancellationToken) -> Result<(), Error> {
         let grace = Duration::from_secs(self.settings.shutdown_grace_seconds);
+        let ready = self.admin.map(Admin::serve);
         let (health, health_server) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tidemill_proto::FILE_DESCRIPTOR_SET)
@@ -219,6 +244,7 @@ impl Bound {
             health.set_service_status(*name, ServingStatus::Serving).await;
         }
         health.set_service_status("", ServingStatus::Serving).await;
+        ready.iter().for_each(|ready| ready.set(true));
 
         // The listeners outlive `stop` by a moment: callers first learn from health that nothing new should come here.
         let close = CancellationToken::new();
@@ -226,6 +252,7 @@ impl Bound {
         let closed = close.clone();
         let incoming = tonic::transport::server::TcpIncoming::from(self.grpc).with_nodelay(Some(true));
         let server = tonic::transport::Server::builder()
+            .layer(observe::Observe)
             .layer(RequireKey(self.keys.clone()))
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, closed.cancelled_owned());
@@ -233,7 +260,8 @@ impl Bound {
         if let Some(listener) = self.http {
             let router = router
                 .layer(axum::extract::DefaultBodyLimit::max(self.settings.max_message_bytes))
-                .layer(middleware::from_fn_with_state(self.keys, require_key));
+                .layer(middleware::from_fn_with_state(self.keys, require_key))
+                .layer(middleware::from_fn(observe::observe));
             let server = axum::serve(listener, router).with_graceful_shutdown(close.clone().cancelled_owned());
             listeners.spawn(async move { server.await.map_err(|error| error.to_string()) });
         }
@@ -248,6 +276,7 @@ impl Bound {
             Some(ended) = listeners.join_next() => Err(Error::Listener(format!("{ended:?}"))),
         };
         stop.cancel();
+        ready.iter().for_each(|ready| ready.set(false));
         for name in names {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }

@@ -12,7 +12,9 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt};
+use tower::{BoxError, Layer, ServiceExt};
+
+use crate::observe::{self, Observe};
 
 /// What generated clients are made over: `RegistryServiceClient::new(channel)`. Its error is a type without parameters: over a boxed
 /// error, the compiler cannot prove that handlers which hold a call may move between threads.
@@ -50,7 +52,7 @@ pub fn remote(uri: &str, api_key: Option<&str>) -> Result<Channel, String> {
 
 /// A channel to services in this process, through the same encoding as on a wire.
 pub fn local(routes: Routes) -> Channel {
-    let routes = routes.prepare();
+    let routes = Observe.layer(routes.prepare());
     outer(move |request: Request<Body>| {
         let routes = routes.clone();
         async move {
@@ -72,10 +74,11 @@ where
     F: Fn(Request<Body>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Result<Response<Body>, BoxError>> + Send + 'static,
 {
-    BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
+    BoxCloneSyncService::new(tower::service_fn(move |mut request: Request<Body>| {
+        let outgoing = observe::outgoing(&mut request);
         let deadline = deadline_of(&request).unwrap_or(DEFAULT_DEADLINE);
         let answer = call(request);
-        async move {
+        outgoing.follow(async move {
             tokio::select! {
                 biased;
                 answer = answer => answer.map_err(|error| unreachable(&error)),
@@ -84,7 +87,7 @@ where
                     Ok(Status::new(Code::DeadlineExceeded, text).into_http())
                 }
             }
-        }
+        })
     }))
 }
 

@@ -7,9 +7,11 @@
 
 mod context;
 mod run;
+mod states;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
@@ -77,7 +79,7 @@ impl<J: Job> Jobs<J> {
     /// # Errors
     /// A wrong id; a name that is taken.
     pub async fn create(&self, mut job: J, parent: &str, id: &str, request_id: &str) -> Result<J, Fault> {
-        let kind = J::COLLECTION.rsplit('/').nth(1).unwrap_or_default();
+        let kind = Self::kind();
         let id = match id {
             // Derived from the request id, so that a retry without an id finds the first job.
             "" if !request_id.is_empty() => derived_id(request_id),
@@ -136,8 +138,11 @@ impl<J: Job> Jobs<J> {
 
     /// Ends a job once: sets its end time and writes the event that tells of it, in one transaction.
     async fn end(&self, name: &str, change: impl Fn(&mut J)) -> Result<J, Fault> {
+        // The change may run again, after somebody else wrote first.
+        let ends = AtomicBool::new(false);
         let ended =
             self.collection.modify(name, |job: &mut J| -> Result<Vec<OutboxEvent>, tidemill_resources::Error> {
+                ends.store(!job.ended(), Ordering::Relaxed);
                 if job.ended() {
                     return Ok(Vec::new());
                 }
@@ -149,7 +154,11 @@ impl<J: Job> Jobs<J> {
                     JobEnded { job: name.to_owned(), state: state.into(), digest, labels: job.labels().clone() };
                 Ok(vec![event(self.events, name, &payload)])
             });
-        ended.await.map_err(fault_of_resources)
+        let job = ended.await.map_err(fault_of_resources)?;
+        if ends.load(Ordering::Relaxed) {
+            Self::tell_end(&job);
+        }
+        Ok(job)
     }
 
     async fn progress_of(&self, name: &str) -> Option<Progress> {

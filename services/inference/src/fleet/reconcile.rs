@@ -1,6 +1,6 @@
 //! Brings slots into line with the registry: one pass over all deployments, sooner when news comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -45,11 +45,16 @@ impl Fleet {
 
     async fn reconcile(&self, pause: Duration) -> Result<(), Fault> {
         let deployments = self.deployments.all("").await.map_err(fault_of_resources)?;
+        let mut counts = BTreeMap::from([("degraded", 0), ("ready", 0), ("waiting", 0)]);
         for deployment in &deployments {
             let before = self.slots().remove(&deployment.name).unwrap_or_default();
             let slot = self.reconcile_one(deployment, before, pause).await;
             self.set(&deployment.name, slot.clone());
             self.tell(deployment, &slot).await?;
+            *counts.entry(slot.status().1).or_default() += 1;
+        }
+        for (status, count) in counts {
+            metrics::gauge!("tidemill_inference_deployments", "status" => status).set(f64::from(count));
         }
         Ok(())
     }
@@ -121,13 +126,17 @@ impl Fleet {
         if let Some(served) = present {
             return Ok(served.loaded.clone());
         }
+        let began = Instant::now();
         let parsed: Digest = digest.parse().map_err(fault_of_artifacts)?;
         let folder = self.folders.join(parsed.hex());
         self.artifacts.fetch_directory(&parsed, &folder).await.map_err(fault_of_artifacts)?;
         let (name, limits, threads) = (digest.to_owned(), self.limits, self.threads.clone());
         let loaded = tokio::task::spawn_blocking(move || Loaded::read(&folder, &name, limits, &threads)).await;
         match loaded {
-            Ok(Ok(loaded)) => Ok(Arc::new(loaded)),
+            Ok(Ok(loaded)) => {
+                metrics::histogram!("tidemill_inference_model_load_seconds").record(began.elapsed());
+                Ok(Arc::new(loaded))
+            }
             Ok(Err(error)) => {
                 Err(Fault::precondition("MODEL_NOT_LOADABLE", digest, format!("model {digest}: {error}")))
             }
@@ -164,11 +173,7 @@ impl Fleet {
             .current
             .as_ref()
             .map_or((String::new(), String::new()), |current| (current.version.clone(), current.loaded.digest.clone()));
-        let status = match (&slot.failure, &slot.current) {
-            (Some(_), _) => Status::Degraded,
-            (None, Some(_)) => Status::Ready,
-            (None, None) => Status::Waiting,
-        };
+        let (status, _) = slot.status();
         let told = self.deployments.modify(&deployment.name, |known| {
             if known.model_digest != digest && !digest.is_empty() {
                 known.load_count += 1;
@@ -180,6 +185,17 @@ impl Fleet {
             Ok::<_, tidemill_resources::Error>(Vec::new())
         });
         told.await.map(|_| ()).map_err(fault_of_resources)
+    }
+}
+
+impl Slot {
+    /// How a deployment stands, and how metrics call it.
+    fn status(&self) -> (Status, &'static str) {
+        match (&self.failure, &self.current) {
+            (Some(_), _) => (Status::Degraded, "degraded"),
+            (None, Some(_)) => (Status::Ready, "ready"),
+            (None, None) => (Status::Waiting, "waiting"),
+        }
     }
 }
 
