@@ -6,3 +6,6 @@ mod http;
 
 pub(crate) use grpc::{Observe, outgoing};
 pub(crate) use http::observe;
+
+#[cfg(test)]
+mod tests;

@@ -120,19 +120,6 @@ impl Task {
     {
         Self { name, run: Box::new(move |token| Box::pin(run(token))) }
     }
-
-    /// The same with other work beside it, which goes on until the token is cancelled.
-    #[must_use]
-    pub fn beside<F, R>(self, run: F) -> Self
-    where
-        F: FnOnce(CancellationToken) -> R + Send + 'static,
-        R: Future<Output = ()> + Send + 'static,
-    {
-        let first = self.run;
-        Self::new(self.name, move |token| async move {
-            tokio::join!(first(token.clone()), run(token));
-        })
-    }
 }
 
 /// What can go wrong at start, or while serving.

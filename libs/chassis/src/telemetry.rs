@@ -16,8 +16,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-pub(crate) use context::inject;
 pub use context::{Parent, current, set_list, trace_id};
+pub(crate) use context::{inject, inject_unfollowed};
 
 /// Environment variable with the OTLP endpoint of programs that read no settings: the client, and workers.
 pub const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -110,3 +110,6 @@ pub fn init(settings: &Telemetry, service: &str) -> Result<Guard, String> {
 fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target().starts_with("tidemill")
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,11 +51,22 @@ pub fn task<H: Handler>(
     members: usize,
     handler: Arc<H>,
 ) -> Task {
-    Task::new(name, move |stop| async move {
-        let told = Told { consumer: name, topic };
-        let member = || consume(log.clone(), told, group.clone(), handler.clone(), stop.clone());
-        futures::future::join_all((0..members).map(|_| member())).await;
-    })
+    Task::new(name, move |stop| run(name, log, topic, group, members, handler, stop))
+}
+
+/// The work of [`task`].
+pub(crate) async fn run<H: Handler>(
+    name: &'static str,
+    log: Arc<dyn Log>,
+    topic: &'static str,
+    group: String,
+    members: usize,
+    handler: Arc<H>,
+    stop: CancellationToken,
+) {
+    let told = Told { consumer: name, topic };
+    let member = || consume(log.clone(), told, group.clone(), handler.clone(), stop.clone());
+    futures::future::join_all((0..members).map(|_| member())).await;
 }
 
 async fn consume<H: Handler>(log: Arc<dyn Log>, told: Told, group: String, handler: Arc<H>, stop: CancellationToken) {
@@ -95,10 +106,10 @@ impl Told {
             otel.status_code = Empty,
             messaging.operation.type = "process",
             messaging.destination.name = self.topic,
-            messaging.destination.partition.id = delivery.partition,
+            messaging.destination.partition.id = i64::from(delivery.partition),
             messaging.message.id = event.id,
             tidemill.event.key = event.key,
-            tidemill.event.attempt = delivery.attempt,
+            tidemill.event.attempt = i64::from(delivery.attempt),
         );
         Parent::from_pairs(&event.headers).adopt(span)
     }

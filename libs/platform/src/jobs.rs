@@ -79,7 +79,7 @@ impl<J: Job> Jobs<J> {
     /// # Errors
     /// A wrong id; a name that is taken.
     pub async fn create(&self, mut job: J, parent: &str, id: &str, request_id: &str) -> Result<J, Fault> {
-        let kind = Self::kind();
+        let kind = J::COLLECTION.rsplit('/').nth(1).unwrap_or_default();
         let id = match id {
             // Derived from the request id, so that a retry without an id finds the first job.
             "" if !request_id.is_empty() => derived_id(request_id),

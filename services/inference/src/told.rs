@@ -52,14 +52,14 @@ impl Told {
             gen_ai.provider.name = PROVIDER,
             gen_ai.output.type = "text",
             gen_ai.request.model = model,
-            gen_ai.request.max_tokens = job.max_tokens,
+            gen_ai.request.max_tokens = whole(job.max_tokens),
             gen_ai.request.temperature = job.sampling.temperature,
             gen_ai.request.top_p = job.sampling.top_p,
-            gen_ai.request.top_k = job.sampling.top_k,
+            gen_ai.request.top_k = whole(job.sampling.top_k),
             gen_ai.response.id = Empty,
             gen_ai.response.model = served.version,
             gen_ai.response.time_to_first_chunk = Empty,
-            gen_ai.usage.input_tokens = job.prompt.len(),
+            gen_ai.usage.input_tokens = whole(job.prompt.len()),
             gen_ai.usage.output_tokens = Empty,
             tidemill.model.digest = served.loaded.digest,
         );
@@ -113,7 +113,7 @@ impl Told {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.span.record("gen_ai.usage.output_tokens", self.tokens);
+        self.span.record("gen_ai.usage.output_tokens", i64::from(self.tokens));
         count("tidemill_inference_tokens_total", &self.model, ("type", "output"), self.tokens.into());
         count("tidemill_inference_requests_finished_total", &self.model, ("reason", reason), 1);
         if let Some(first) = self.first.filter(|_| self.tokens > 1) {
@@ -143,6 +143,11 @@ impl Drop for Told {
     fn drop(&mut self) {
         self.end("cancelled", None);
     }
+}
+
+/// Attributes have signed numbers; others would become texts.
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn count(counter: &'static str, model: &Arc<str>, (key, value): (&'static str, &'static str), by: u64) {

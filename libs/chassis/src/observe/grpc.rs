@@ -14,7 +14,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
 use super::body::{End, Watch, Watched};
-use crate::telemetry::{Parent, inject};
+use crate::telemetry::{Parent, inject, inject_unfollowed};
 
 /// A method of ours; others share one label, because a caller may invent as many as he likes.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,8 @@ where
     }
 }
 
-/// Begins the client's side of a call: its context goes into the headers. Outside a trace a call begins none.
+/// Begins the client's side of a call: its context goes into the headers. A call outside any trace, such as those that services make
+/// all the time to look after things, says that nobody need follow it.
 pub(crate) fn outgoing<B>(request: &mut Request<B>) -> Outgoing {
     let method = method(request.uri().path());
     let span = match method {
@@ -110,7 +111,10 @@ pub(crate) fn outgoing<B>(request: &mut Request<B>) -> Outgoing {
         ),
         _ => Span::none(),
     };
-    inject(&span, request.headers_mut());
+    match span.is_none() && Span::current().is_none() {
+        true => inject_unfollowed(request.headers_mut()),
+        false => inject(&span, request.headers_mut()),
+    }
     Outgoing(span)
 }
 
@@ -162,7 +166,8 @@ impl Call {
         self.span.record("rpc.grpc.status_code", code as i32);
         let failed = match &self.measured {
             Some(_) => is_fault_of_ours(code),
-            None => code != Code::Ok,
+            // Whoever leaves a stream has what he wanted.
+            None => !matches!(code, Code::Ok | Code::Cancelled),
         };
         if failed {
             self.span.record("otel.status_code", "ERROR");

@@ -75,7 +75,7 @@ impl Drop for Exchange {
             Some(status) if !self.left => status.as_u16(),
             _ => 499,
         };
-        self.span.record("http.response.status_code", code);
+        self.span.record("http.response.status_code", i64::from(code));
         if code >= 500 {
             self.span.record("otel.status_code", "ERROR");
         }

@@ -2,15 +2,27 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry::{Array, Context, StringValue, Value};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// Puts a span's context into the headers of a call; nothing where the span is in no trace.
 pub(crate) fn inject(span: &Span, headers: &mut HeaderMap) {
     TraceContextPropagator::new().inject_context(&span.context(), &mut Headers(headers));
+}
+
+/// Puts the beginning of a trace that is not sent anywhere into the headers of a call; nothing where nothing is traced.
+pub(crate) fn inject_unfollowed(headers: &mut HeaderMap) {
+    if tracing::dispatcher::has_been_set() {
+        let ids = RandomIdGenerator::default();
+        let (trace, span) = (ids.new_trace_id(), ids.new_span_id());
+        let begun = SpanContext::new(trace, span, TraceFlags::NOT_SAMPLED, false, TraceState::NONE);
+        let context = Context::new().with_remote_span_context(begun);
+        TraceContextPropagator::new().inject_context(&context, &mut Headers(headers));
+    }
 }
 
 /// The context of the present span as pairs: for the headers of an event, a call or the environment of a worker. Empty where

@@ -34,9 +34,12 @@ impl<J: Job> Jobs<J> {
     /// The background task that runs jobs, at most `at_once` in this process.
     pub fn task<R: Runner<J>>(&self, at_once: usize, runner: R) -> Task {
         let handler = Arc::new(Tasks { jobs: self.clone(), runner: Arc::new(runner) });
-        let (states, group) = (self.clone(), self.service.to_owned());
-        let consumer = consumer::task(self.service, self.log.clone(), self.tasks, group, at_once, handler);
-        consumer.beside(move |stop| async move { states.tell_states(stop).await })
+        let jobs = self.clone();
+        Task::new(self.service, move |stop| async move {
+            let (log, group) = (jobs.log.clone(), jobs.service.to_owned());
+            let consumer = consumer::run(jobs.service, log, jobs.tasks, group, at_once, handler, stop.clone());
+            tokio::join!(jobs.tell_states(stop.clone()), consumer);
+        })
     }
 }
 
@@ -126,7 +129,7 @@ impl<J: Job, R: Runner<J>> Tasks<J, R> {
             // Cancelled: the state says so already.
             Err(_) if context.cancelled.is_cancelled() => tracing::info!(job = name, "job cancelled"),
             Err(fault) if fault.is_transient() && attempt < ATTEMPTS => {
-                metrics::counter!("tidemill_job_retries_total", "kind" => Jobs::<J>::kind()).increment(1);
+                metrics::counter!("tidemill_job_retries_total", "kind" => Jobs::<J>::told_kind()).increment(1);
                 let phase = format!("waiting to try again: {fault}");
                 context.share(&Progress { phase, ..Progress::default() }).await;
                 return Err(fault);

@@ -15,9 +15,9 @@ const EVERY: Duration = Duration::from_secs(15);
 const COUNTED: i32 = 1000;
 
 impl<J: Job> Jobs<J> {
-    /// The kind as names have it: `trainingJobs`.
-    pub(super) fn kind() -> &'static str {
-        J::COLLECTION.rsplit('/').nth(1).unwrap_or_default()
+    /// The kind as metrics call it: `trainingJobs`, `datasets/versions`.
+    pub(super) fn told_kind() -> String {
+        J::COLLECTION.replace("/-", "")
     }
 
     /// Counts jobs by state until stopped.
@@ -35,11 +35,12 @@ impl<J: Job> Jobs<J> {
         let newest = ListPage { page_size: COUNTED, ..ListPage::default() };
         let page = match self.collection.list(newest).await {
             Ok(page) => page,
-            Err(error) => return tracing::warn!(kind = Self::kind(), %error, "jobs cannot be counted"),
+            Err(error) => return tracing::warn!(kind = Self::told_kind(), %error, "jobs cannot be counted"),
         };
         for state in [State::Pending, State::Running, State::Succeeded, State::Failed, State::Cancelled] {
             let count = page.items.iter().filter(|job| job.job_state() == state).count();
-            metrics::gauge!("tidemill_job_state", "kind" => Self::kind(), "state" => name(state)).set(count as f64);
+            metrics::gauge!("tidemill_job_state", "kind" => Self::told_kind(), "state" => name(state))
+                .set(count as f64);
         }
     }
 
@@ -50,7 +51,7 @@ impl<J: Job> Jobs<J> {
         let end = now();
         let seconds = (end.seconds - start.seconds) as f64 + f64::from(end.nanos - start.nanos) / 1e9;
         let state = name(job.job_state());
-        metrics::histogram!("tidemill_job_duration_seconds", "kind" => Self::kind(), "state" => state)
+        metrics::histogram!("tidemill_job_duration_seconds", "kind" => Self::told_kind(), "state" => state)
             .record(seconds.max(0.0));
     }
 }

@@ -19,9 +19,8 @@ impl Phase {
     }
 
     /// Reading the prompt, until the first token is drawn.
-    pub(super) fn prefill(answer: &Span, tokens: usize) -> Self {
-        let span = info_span!(parent: answer, "prefill", gen_ai.usage.input_tokens = tokens);
-        Self::begin("tidemill_inference_prefill_seconds", span)
+    pub(super) fn prefill(answer: &Span) -> Self {
+        Self::begin("tidemill_inference_prefill_seconds", info_span!(parent: answer, "prefill"))
     }
 
     /// Writing what follows the first token.

@@ -27,7 +27,7 @@ pub(super) struct Sequence<C> {
 impl<C> Sequence<C> {
     pub(super) fn new(Entry { job, out, waiting }: Entry, prefill: usize) -> Self {
         drop(waiting);
-        let phase = Phase::prefill(&job.span, job.prompt.len());
+        let phase = Phase::prefill(&job.span);
         let sampler = Sampler::new(job.sampling, job.seed);
         Self { job, out, sampler, prefill, cache: None, read: 0, written: 0, last: 0, logits: Vec::new(), phase }
     }
