@@ -13,8 +13,12 @@ mod full_disk;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod real_clients;
 #[cfg(test)]
 mod rolling_restart;
 #[cfg(test)]
 mod the_loop;
+#[cfg(test)]
+mod tracing;

@@ -5,6 +5,7 @@ mod clients;
 mod daemon;
 mod distributed;
 mod loops;
+mod receiver;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub use clients::Clients;
 pub use daemon::{Spawned, program};
 pub use distributed::{Distributed, SERVICES};
 pub use loops::{corpus, mini_pipeline, post_feedback, run_to_end, wait_for_run};
+pub use receiver::{Received, Receiver, Span};
 
 /// How long a condition may take to come true before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -104,7 +106,7 @@ impl Sandbox {
 /// The settings of a sandbox: free ports, its own data directory, the built `tidemilld` as worker.
 pub fn toml(data: &Path, more: &str) -> Result<String> {
     let mut text = format!(
-        "[server]\ngrpc_address = \"127.0.0.1:0\"\nhttp_address = \"127.0.0.1:0\"\n[platform]\ndata_dir = {data:?}\nworker_program = {:?}\n",
+        "[server]\ngrpc_address = \"127.0.0.1:0\"\nhttp_address = \"127.0.0.1:0\"\nadmin_address = \"127.0.0.1:0\"\n[platform]\ndata_dir = {data:?}\nworker_program = {:?}\n",
         program("tidemilld")?
     );
     text.push_str(more);

@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
+use crate::admin::Admin;
 use crate::auth::{ApiKeys, RequireKey};
+use crate::observe;
 use crate::tls::ServerTls;
 use crate::transport::{self, Channel};
 
@@ -32,6 +34,8 @@ pub struct Server {
     pub grpc_address: String,
     /// Where HTTP listens, if a service has any.
     pub http_address: String,
+    /// Where operators ask for metrics and probes, or empty.
+    pub admin_address: String,
     /// File with API keys, or empty.
     pub api_keys_file: String,
     /// Certificate of the gRPC listener in PEM, or empty for plain HTTP/2.
@@ -178,6 +182,7 @@ pub enum Error {
 pub struct Bound {
     grpc: TcpListener,
     http: Option<TcpListener>,
+    admin: Option<Admin>,
     keys: ApiKeys,
     tls: Option<ServerTls>,
     settings: Server,
@@ -213,7 +218,8 @@ pub async fn bind(settings: &Server, with_http: bool) -> Result<Bound, Error> {
     };
     let grpc = open("server.grpc_address", &settings.grpc_address).await?;
     let http = if with_http { Some(open("server.http_address", &settings.http_address).await?) } else { None };
-    Ok(Bound { grpc, http, keys, tls, settings: settings.clone() })
+    let admin = Admin::bind(&settings.admin_address, &keys).await?;
+    Ok(Bound { grpc, http, admin, keys, tls, settings: settings.clone() })
 }
 
 impl Bound {
@@ -227,6 +233,11 @@ impl Bound {
         self.http.as_ref().map(|http| http.local_addr().expect("a bound listener has an address"))
     }
 
+    /// Where operators ask, if anywhere.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// Serves until `stop` is cancelled, then drains: health says NOT_SERVING and tasks are told to stop; after the drain delay
     /// nothing new is accepted, and requests in flight finish within the grace; what has not ended by then is dropped.
     ///
@@ -234,6 +245,7 @@ impl Bound {
     /// A listener or a task that died by itself.
     pub async fn serve(self, services: Vec<Service>, stop: CancellationToken) -> Result<(), Error> {
         let grace = Duration::from_secs(self.settings.shutdown_grace_seconds);
+        let ready = self.admin.map(Admin::serve);
         let (health, health_server) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tidemill_proto::FILE_DESCRIPTOR_SET)
@@ -276,6 +288,7 @@ impl Bound {
         let closed = close.clone();
         let incoming = incoming::incoming(self.grpc, self.tls);
         let server = tonic::transport::Server::builder()
+            .layer(observe::Observe)
             .layer(RequireKey(self.keys.clone()))
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, closed.cancelled_owned());
@@ -285,7 +298,8 @@ impl Bound {
             let router = router
                 .layer(middleware::from_fn_with_state(draining.clone(), close_when_draining))
                 .layer(axum::extract::DefaultBodyLimit::max(self.settings.max_message_bytes))
-                .layer(middleware::from_fn_with_state(self.keys, require_key));
+                .layer(middleware::from_fn_with_state(self.keys, require_key))
+                .layer(middleware::from_fn(observe::observe));
             let server = axum::serve(listener, router).with_graceful_shutdown(close.clone().cancelled_owned());
             listeners.spawn(async move { server.await.map_err(|error| error.to_string()) });
         }
@@ -298,6 +312,7 @@ impl Bound {
             for name in &names {
                 health.set_service_status(*name, ServingStatus::Serving).await;
             }
+            ready.iter().for_each(|ready| ready.set(true));
             std::future::pending::<()>().await;
         };
         let early = tokio::select! {
@@ -311,6 +326,7 @@ impl Bound {
             Some(ended) = listeners.join_next() => Err(Error::Listener(format!("{ended:?}"))),
         };
         stop.cancel();
+        ready.iter().for_each(|ready| ready.set(false));
         for name in names {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::telemetry;
+
 /// An error as a caller should see it: a code, a REASON that programs can match, a message that says what to do, and details.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -65,7 +67,8 @@ impl Fault {
     /// A mistake of ours: the cause is logged here, once, and the caller sees only that it happened.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(error = %cause, "internal error");
-        Self::new(Code::Internal, "INTERNAL", "internal error; the server's log has the cause")
+        let place = telemetry::trace_id().map_or_else(String::new, |id| format!(" under trace_id {id}"));
+        Self::new(Code::Internal, "INTERNAL", format!("internal error; the server's log has the cause{place}"))
     }
 
     /// Whether trying again later may help.

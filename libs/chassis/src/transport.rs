@@ -15,7 +15,9 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt};
+use tower::{BoxError, Layer, ServiceExt};
+
+use crate::observe::{self, Observe};
 
 use crate::tls::ClientTls;
 use replicas::Replicas;
@@ -62,7 +64,7 @@ pub fn remote(uris: &str, access: &Access) -> Result<Channel, String> {
 
 /// A channel to services in this process, through the same encoding as on a wire.
 pub fn local(routes: Routes) -> Channel {
-    let routes = routes.prepare();
+    let routes = Observe.layer(routes.prepare());
     outer(move |request: Request<Body>| {
         let routes = routes.clone();
         async move {
@@ -95,10 +97,11 @@ where
     F: Fn(Request<Body>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Result<Response<Body>, BoxError>> + Send + 'static,
 {
-    BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
+    BoxCloneSyncService::new(tower::service_fn(move |mut request: Request<Body>| {
+        let outgoing = observe::outgoing(&mut request);
         let deadline = deadline_of(&request).unwrap_or(DEFAULT_DEADLINE);
         let answer = call(request);
-        async move {
+        outgoing.follow(async move {
             tokio::select! {
                 biased;
                 answer = answer => answer.map_err(|error| unreachable(&error)),
@@ -107,7 +110,7 @@ where
                     Ok(Status::new(Code::DeadlineExceeded, text).into_http())
                 }
             }
-        }
+        })
     }))
 }
 

@@ -1,14 +1,17 @@
 //! The loop of every consumer: next, handle, commit. What cannot be read goes to the topic's dead-letter queue, with the cause.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use prost::{Message, Name};
+use tidemill_chassis::telemetry::Parent;
 use tidemill_chassis::{Fault, Task};
 use tidemill_eventlog::{Delivery, Log, Subscription};
 use tidemill_proto::topics::dead_letter;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 
 /// Wait before a failed delivery comes again: doubled at each attempt, at most this.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -48,11 +51,12 @@ pub fn task<H: Handler>(
     members: usize,
     handler: Arc<H>,
 ) -> Task {
-    Task::new(name, move |stop| run(log, topic, group, members, handler, stop))
+    Task::new(name, move |stop| run(name, log, topic, group, members, handler, stop))
 }
 
 /// The work of [`task`].
 pub(crate) async fn run<H: Handler>(
+    name: &'static str,
     log: Arc<dyn Log>,
     topic: &'static str,
     group: String,
@@ -60,31 +64,60 @@ pub(crate) async fn run<H: Handler>(
     handler: Arc<H>,
     stop: CancellationToken,
 ) {
-    let member = || consume(log.clone(), topic, group.clone(), handler.clone(), stop.clone());
+    let told = Told { consumer: name, topic };
+    let member = || consume(log.clone(), told, group.clone(), handler.clone(), stop.clone());
     futures::future::join_all((0..members).map(|_| member())).await;
 }
 
-async fn consume<H: Handler>(
-    log: Arc<dyn Log>,
-    topic: &'static str,
-    group: String,
-    handler: Arc<H>,
-    stop: CancellationToken,
-) {
+async fn consume<H: Handler>(log: Arc<dyn Log>, told: Told, group: String, handler: Arc<H>, stop: CancellationToken) {
+    let topic = told.topic;
     while !stop.is_cancelled() {
         let lost = match log.subscribe(&[topic], &group).await {
-            Ok(mut subscription) => follow(&*log, &mut *subscription, &*handler, &stop).await,
+            Ok(mut subscription) => follow(&*log, told, &mut *subscription, &*handler, &stop).await,
             Err(error) => Err(error),
         };
         if let Err(error) = lost {
+            told.count("tidemill_consumer_subscriptions_lost_total");
             tracing::warn!(%error, topic, group, "subscription lost; subscribing again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
 
+/// Whose events these are, for metrics and spans. A group's name is no label: some are new at every start.
+#[derive(Clone, Copy)]
+struct Told {
+    consumer: &'static str,
+    topic: &'static str,
+}
+
+impl Told {
+    fn count(self, counter: &'static str) {
+        metrics::counter!(counter, "consumer" => self.consumer, "topic" => self.topic).increment(1);
+    }
+
+    /// The handling of an event, in the trace of whoever wrote it.
+    fn span(self, delivery: &Delivery) -> Span {
+        let event = &delivery.event;
+        let span = info_span!(
+            "event",
+            otel.name = format!("process {}", self.topic),
+            otel.kind = "consumer",
+            otel.status_code = Empty,
+            messaging.operation.type = "process",
+            messaging.destination.name = self.topic,
+            messaging.destination.partition.id = i64::from(delivery.partition),
+            messaging.message.id = event.id,
+            tidemill.event.key = event.key,
+            tidemill.event.attempt = i64::from(delivery.attempt),
+        );
+        Parent::from_pairs(&event.headers).adopt(span)
+    }
+}
+
 async fn follow<H: Handler>(
     log: &dyn Log,
+    told: Told,
     subscription: &mut dyn Subscription,
     handler: &H,
     stop: &CancellationToken,
@@ -103,30 +136,42 @@ async fn follow<H: Handler>(
         let payload = match payload {
             Ok(payload) => payload,
             Err(cause) => {
+                told.count("tidemill_consumer_dead_lettered_total");
                 bury(log, &delivery, &cause).await?;
                 subscription.commit(&delivery).await?;
                 continue;
             }
         };
         let incoming = Incoming { event_id: event.id.clone(), attempt: delivery.attempt, payload, stop: stop.clone() };
+        let (span, began) = (told.span(&delivery), Instant::now());
         let too_long = async {
             stop.cancelled().await;
             tokio::time::sleep(STOP_GRACE).await;
         };
         let handled = tokio::select! {
             biased;
-            handled = handler.handle(incoming) => handled,
+            handled = handler.handle(incoming).instrument(span.clone()) => handled,
             () = too_long => return Ok(()),
         };
+        if handled.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        metrics::histogram!("tidemill_consumer_handling_seconds", "consumer" => told.consumer, "topic" => told.topic)
+            .record(began.elapsed());
         match handled {
-            Ok(()) => subscription.commit(&delivery).await?,
+            Ok(()) => {
+                subscription.commit(&delivery).await?;
+                told.count("tidemill_consumer_handled_total");
+            }
             Err(_) if stop.is_cancelled() => return Ok(()),
             Err(fault) if fault.is_transient() => {
+                told.count("tidemill_consumer_retried_total");
                 let wait = LONGEST_WAIT.min(Duration::from_millis(100 << delivery.attempt.min(10)));
                 tracing::warn!(topic = event.topic, key = event.key, attempt = delivery.attempt, error = %fault, "event will come again");
                 subscription.release(&delivery, wait).await?;
             }
             Err(fault) => {
+                told.count("tidemill_consumer_dead_lettered_total");
                 bury(log, &delivery, &fault.to_string()).await?;
                 subscription.commit(&delivery).await?;
             }

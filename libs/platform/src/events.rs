@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use prost::{Message, Name};
+use tidemill_chassis::telemetry;
 use tidemill_resources::OutboxEvent;
 
-/// An event for the outbox: `key` orders it, the payload's protobuf name is its type.
+/// An event for the outbox: `key` orders it, the payload's protobuf name is its type. Whoever handles it continues the present trace.
 pub fn event<M: Message + Name>(topic: &str, key: &str, payload: &M) -> OutboxEvent {
     OutboxEvent {
         id: uuid::Uuid::now_v7().to_string(),
@@ -12,6 +13,6 @@ pub fn event<M: Message + Name>(topic: &str, key: &str, payload: &M) -> OutboxEv
         key: key.to_owned(),
         event_type: M::full_name(),
         payload: Bytes::from(payload.encode_to_vec()),
-        headers: Vec::new(),
+        headers: telemetry::current(),
     }
 }

@@ -7,9 +7,11 @@
 
 mod context;
 mod run;
+mod states;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
@@ -143,8 +145,11 @@ impl<J: Job> Jobs<J> {
 
     /// Ends a job once: sets its end time and writes the event that tells of it, in one transaction.
     async fn end(&self, name: &str, change: impl Fn(&mut J)) -> Result<J, Fault> {
+        // The change may run again, after somebody else wrote first.
+        let ends = AtomicBool::new(false);
         let ended =
             self.collection.modify(name, |job: &mut J| -> Result<Vec<OutboxEvent>, tidemill_resources::Error> {
+                ends.store(!job.ended(), Ordering::Relaxed);
                 if job.ended() {
                     return Ok(Vec::new());
                 }
@@ -156,7 +161,11 @@ impl<J: Job> Jobs<J> {
                     JobEnded { job: name.to_owned(), state: state.into(), digest, labels: job.labels().clone() };
                 Ok(vec![event(self.events, name, &payload)])
             });
-        ended.await.map_err(fault_of_resources)
+        let job = ended.await.map_err(fault_of_resources)?;
+        if ends.load(Ordering::Relaxed) {
+            Self::tell_end(&job);
+        }
+        Ok(job)
     }
 
     pub(crate) fn stopping(&self) -> &CancellationToken {

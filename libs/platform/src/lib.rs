@@ -17,6 +17,7 @@ use tidemill_artifacts::Artifacts;
 use tidemill_cache::Cache;
 use tidemill_chassis::Task;
 use tidemill_chassis::settings::{Mistakes, Settings};
+use tidemill_chassis::telemetry::Telemetry;
 use tidemill_eventlog::Log;
 use tidemill_launcher::Launcher;
 use tidemill_resources::{Collection, Store};
@@ -43,6 +44,7 @@ pub struct Platform {
     /// Clients of the other services.
     pub clients: Clients,
     settings: Arc<PlatformSettings>,
+    telemetry: Arc<Telemetry>,
     artifacts_url: Arc<str>,
 }
 
@@ -53,6 +55,7 @@ impl Platform {
     /// Wrong settings; a data directory in use by another process; a part that cannot be reached.
     pub async fn connect(settings: &Settings) -> Result<Self, Error> {
         let clients = Clients::from_settings(settings)?;
+        let telemetry: Telemetry = settings.section("telemetry")?;
         let settings: PlatformSettings = settings.section("platform")?;
         let data = settings.data_dir()?;
         std::fs::create_dir_all(&data).map_err(|source| Error::DataDir { path: data.clone(), source })?;
@@ -75,6 +78,7 @@ impl Platform {
             launcher,
             clients,
             settings: Arc::new(settings),
+            telemetry: Arc::new(telemetry),
             artifacts_url: artifacts_url.into(),
         })
     }

@@ -59,7 +59,8 @@ pub fn main(
     run(async move {
         let layers: Vec<&str> = std::iter::once(crate::DEFAULTS).chain(defaults.iter().copied()).collect();
         let settings = Settings::load(&layers)?;
-        telemetry::init(&settings.section("telemetry")?).map_err(Failure::Telemetry)?;
+        let service = format!("tidemill-{name}");
+        let _telemetry = telemetry::init(&settings.section("telemetry")?, &service).map_err(Failure::Telemetry)?;
         let platform = Platform::connect(&settings).await?;
         let service = build(&settings, &platform)
             .map_err(|error| Failure::Build { service: name, reason: format!("{error:#}") })?;

@@ -54,6 +54,7 @@ async fn lead(store: &dyn Store, log: &dyn Log, stop: &CancellationToken) {
             }
             Ok(_) => {}
             Err(error) => {
+                metrics::counter!("tidemill_outbox_failures_total").increment(1);
                 tracing::warn!(%error, "events wait in the outbox");
                 rest(stop, PAUSE).await;
             }
@@ -71,10 +72,14 @@ async fn rest(stop: &CancellationToken, pause: Duration) {
 
 async fn move_batch(store: &dyn Store, log: &dyn Log) -> Result<usize, crate::Error> {
     let pending = store.pending(BATCH).await?;
+    let waiting = metrics::gauge!("tidemill_outbox_pending");
+    waiting.set(pending.len() as f64);
     let Some(last) = pending.last().map(|pending| pending.sequence) else { return Ok(0) };
     let count = pending.len();
     log.append(pending.into_iter().map(to_event).collect()).await?;
     store.published(last).await?;
+    waiting.set(0.0);
+    metrics::counter!("tidemill_outbox_relayed_total").increment(count as u64);
     Ok(count)
 }
 

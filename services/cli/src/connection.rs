@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidemill_chassis::telemetry;
 use tidemill_proto::evaluation::v1::evaluation_service_client::EvaluationServiceClient;
 use tidemill_proto::inference::v1::inference_service_client::InferenceServiceClient;
 use tidemill_proto::ingestion::v1::ingestion_service_client::IngestionServiceClient;
@@ -9,7 +10,7 @@ use tidemill_proto::pipeline::v1::pipeline_service_client::PipelineServiceClient
 use tidemill_proto::preprocessing::v1::preprocessing_service_client::PreprocessingServiceClient;
 use tidemill_proto::registry::v1::registry_service_client::RegistryServiceClient;
 use tidemill_proto::training::v1::training_service_client::TrainingServiceClient;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
@@ -32,7 +33,7 @@ pub(crate) struct Connection {
     transport: Transport,
 }
 
-/// Adds the API key to every call.
+/// Adds the API key, and the trace that a command belongs to, to every call.
 #[derive(Clone)]
 pub(crate) struct ApiKey(Option<MetadataValue<Ascii>>);
 
@@ -40,6 +41,11 @@ impl Interceptor for ApiKey {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(key) = &self.0 {
             request.metadata_mut().insert("authorization", key.clone());
+        }
+        for (name, value) in telemetry::current() {
+            if let (Ok(name), Ok(value)) = (name.parse::<MetadataKey<Ascii>>(), value.parse()) {
+                request.metadata_mut().insert(name, value);
+            }
         }
         Ok(request)
     }

@@ -25,7 +25,9 @@ const REPORT_EVERY: Duration = Duration::from_millis(200);
 
 /// A worker process from its beginning to its exit code.
 pub fn worker_main() -> i32 {
-    worker::enter(async |arguments, artifacts, stop| run(&arguments, &artifacts, &|| stop.requested()).await)
+    worker::enter("evaluation", async |arguments, artifacts, stop| {
+        run(&arguments, &artifacts, &|| stop.requested()).await
+    })
 }
 
 /// Measures what the arguments ask for. A worker that is stopped leaves nothing: the next one begins anew.

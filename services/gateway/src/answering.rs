@@ -23,7 +23,13 @@ impl Messages {
     /// The next message. The last one has a receipt; there is none after it.
     pub(crate) async fn next(&mut self) -> Result<GenerateStreamResponse, Status> {
         match tokio::time::timeout_at(self.deadline, self.stream.message()).await {
-            Ok(Ok(Some(message))) => Ok(message),
+            Ok(Ok(Some(message))) => {
+                if message.receipt.is_some() {
+                    // To the end of the call: one that is dropped before its trailers came looks cancelled.
+                    let _end = tokio::time::timeout_at(self.deadline, self.stream.message()).await;
+                }
+                Ok(message)
+            }
             Ok(Ok(None)) => Err(Status::internal("the answer ended without its last message")),
             Ok(Err(status)) => Err(status),
             Err(_elapsed) => Err(Status::deadline_exceeded(format!(

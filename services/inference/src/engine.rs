@@ -4,6 +4,7 @@
 //! end, when its reader is gone (within one step), or when the model fails on it; the others go on.
 
 mod network;
+mod phase;
 mod queue;
 mod sequence;
 
@@ -12,9 +13,11 @@ use std::sync::Arc;
 use tidemill_models::sampling::Sampling;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
 pub(crate) use network::Network;
-use queue::Queue;
+use phase::Phase;
+use queue::{Entry, Queue};
 use sequence::Sequence;
 
 /// What an engine runs. Blocks, and may panic: both end in the engine's thread.
@@ -53,6 +56,8 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     /// Tokens that end an answer, and are no part of it.
     pub(crate) end: Arc<[u32]>,
+    /// The span that its phases belong to.
+    pub(crate) span: Span,
 }
 
 /// What comes out of an engine.
@@ -111,7 +116,8 @@ impl Engine {
     pub(crate) fn submit(&self, job: Job) -> Result<Tokens, Busy> {
         // Room for all that the job may write: the thread never waits for a slow reader, and memory is bounded by `max_tokens`.
         let (out, tokens) = mpsc::channel(job.max_tokens + 1);
-        self.queue.push((job, out))?;
+        let waiting = Phase::queue(&job.span);
+        self.queue.push(Entry { job, out, waiting })?;
         Ok(tokens)
     }
 
@@ -137,7 +143,7 @@ fn run<D: Decoder>(decoder: &D, limits: Limits, queue: &Queue) {
         while running.len() < limits.running {
             let next = if running.is_empty() { queue.wait() } else { queue.take() };
             match next {
-                Some((job, out)) => running.push(Sequence::new(job, out, limits.prefill)),
+                Some(entry) => running.push(Sequence::new(entry, limits.prefill)),
                 None => break,
             }
         }
@@ -145,7 +151,7 @@ fn run<D: Decoder>(decoder: &D, limits: Limits, queue: &Queue) {
             return;
         }
         running.retain_mut(|sequence| sequence.step(decoder));
-        queue.set_running(running.len());
+        queue.set_running(running.len(), running.iter().map(Sequence::held).sum());
     }
 }
 

@@ -11,6 +11,7 @@ use tidemill_text::StreamDecoder;
 use crate::engine::{Busy, Failure, Step, Tokens};
 use crate::fleet::Served;
 use crate::stop::{Passed, StopFilter};
+use crate::told::Told;
 use crate::validate::ValidRequest;
 
 /// An answer that is being written. Dropping it stops the work.
@@ -21,6 +22,7 @@ pub(crate) struct Generation {
     tokens: Tokens,
     text: Option<(StreamDecoder, StopFilter)>,
     completion: String,
+    told: Told,
 }
 
 /// What an answer gives out next.
@@ -34,9 +36,10 @@ pub(crate) enum Piece {
 impl Generation {
     /// Hands the request to the model's engine.
     pub(crate) fn start(
-        request: ValidRequest,
+        mut request: ValidRequest,
         served: &Arc<Served>,
         answers: Collection<Answer>,
+        told: Told,
     ) -> Result<Self, Fault> {
         let mut receipt = Answer {
             name: format!("answers/{}", request.answer_id),
@@ -51,9 +54,16 @@ impl Generation {
         if request.store {
             receipt.prompt = request.prompt;
         }
-        let tokens = served.loaded.engine.submit(request.job)?;
+        request.job.span = told.span().clone();
+        let tokens = match served.loaded.engine.submit(request.job) {
+            Ok(tokens) => tokens,
+            Err(busy) => {
+                told.rejected();
+                return Err(busy.into());
+            }
+        };
         let text = Some((StreamDecoder::new(&served.loaded.tokenizer), StopFilter::new(request.stop)));
-        Ok(Self { answers, receipt, store: request.store, tokens, text, completion: String::new() })
+        Ok(Self { answers, receipt, store: request.store, tokens, text, completion: String::new(), told })
     }
 
     /// The answer's name.
@@ -65,8 +75,9 @@ impl Generation {
     pub(crate) async fn next(&mut self) -> Result<Piece, Fault> {
         loop {
             let step = self.tokens.recv().await.ok_or_else(|| Fault::internal("the engine's thread has ended"))?;
-            let passed = match step? {
+            let passed = match step.inspect_err(|_| self.told.failed())? {
                 Step::Token(id) => {
+                    self.told.token();
                     self.receipt.completion_tokens += 1;
                     let (decoder, stop) = self.text()?;
                     stop.push(&decoder.push(id).map_err(Fault::internal)?)
@@ -110,7 +121,8 @@ impl Generation {
             self.receipt.completion = std::mem::take(&mut self.completion);
         }
         let created = self.answers.create(&self.receipt, None, Vec::new()).await;
-        let (receipt, _created) = created.map_err(fault_of_resources)?;
+        let (receipt, _created) = created.map_err(fault_of_resources).inspect_err(|_| self.told.failed())?;
+        self.told.finished(&receipt);
         Ok(Piece::Last(text, Box::new(receipt)))
     }
 }

@@ -19,6 +19,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::fleet::Fleet;
 use crate::generation::{Generation, Piece};
+use crate::told::{self, Told};
 use crate::validate::validate;
 
 pub(crate) struct Handlers {
@@ -31,6 +32,7 @@ impl Handlers {
     async fn start(&self, request: GenerateRequest) -> Result<Generation, Fault> {
         let served = self.fleet.find(&request.model).await?;
         let model = served.clone();
+        let operation = told::operation(&request);
         // Tokenizing computes for as long as the prompt is long.
         let valid = tokio::task::spawn_blocking(move || validate(request, &model.loaded)).await;
         let valid = valid.map_err(Fault::internal)??;
@@ -40,7 +42,8 @@ impl Handlers {
             Err(error) => return Err(fault_of_resources(error)),
             Ok(_) => return Err(Fault::new(Code::AlreadyExists, "ALREADY_EXISTS", format!("{name} exists already"))),
         }
-        Generation::start(valid, &served, self.answers.clone())
+        let told = Told::begin(operation, &served, &valid.job);
+        Generation::start(valid, &served, self.answers.clone(), told)
     }
 }
 

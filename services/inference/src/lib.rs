@@ -8,6 +8,7 @@ mod loaded;
 mod news;
 mod settings;
 mod stop;
+mod told;
 mod validate;
 
 use std::sync::Arc;

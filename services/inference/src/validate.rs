@@ -7,6 +7,7 @@ use tidemill_proto::inference::v1::{Chat, GenerateRequest};
 use tidemill_proto::names;
 use tidemill_proto::r#type::v1::SamplingParameters;
 use tidemill_text::Message;
+use tracing::Span;
 
 use crate::engine::Job;
 use crate::loaded::Loaded;
@@ -67,6 +68,7 @@ pub(crate) fn validate(request: GenerateRequest, model: &Loaded) -> Result<Valid
             sampling,
             seed: parameters.seed.unwrap_or_else(random_seed),
             end: model.end.clone(),
+            span: Span::none(),
         },
         stop: parameters.stop,
         prompt,

@@ -66,6 +66,8 @@ pub struct Endpoints {
     pub grpc: SocketAddr,
     /// HTTP address.
     pub http: SocketAddr,
+    /// Where operators ask for metrics and probes, if anywhere.
+    pub admin: Option<SocketAddr>,
 }
 
 /// Connected and built, with open listeners; nothing is answered yet.
@@ -94,7 +96,8 @@ impl Daemon {
             services.push(service);
         }
         let http = bound.http_address().unwrap_or_else(|| bound.grpc_address());
-        let endpoints = Endpoints { pid: std::process::id(), grpc: bound.grpc_address(), http };
+        let endpoints =
+            Endpoints { pid: std::process::id(), grpc: bound.grpc_address(), http, admin: bound.admin_address() };
         let data: PlatformSettings = settings.section("platform")?;
         Ok(Self { bound, services, endpoints, endpoints_file: data.data_dir()?.join("tidemilld.json") })
     }

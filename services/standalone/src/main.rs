@@ -49,7 +49,7 @@ fn main() -> ExitCode {
             print!("{}", settings.dump());
             return Ok(());
         }
-        telemetry::init(&settings.section("telemetry")?).map_err(Failure::Telemetry)?;
+        let _telemetry = telemetry::init(&settings.section("telemetry")?, "tidemilld").map_err(Failure::Telemetry)?;
         let stop = shutdown::on_signal()?;
         Daemon::open(&settings).await?.serve(stop).await
     })

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod error;
+mod gauges;
 mod grpc;
 mod history;
 pub mod learning;

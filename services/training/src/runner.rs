@@ -15,6 +15,7 @@ use tidemill_proto::registry::v1::{
 };
 use tidemill_proto::training::v1::TrainingJob;
 
+use crate::gauges::Gauges;
 use crate::history::{self, MetricPoint};
 use crate::worker::{Assignment, history_reference, plot_reference};
 
@@ -76,7 +77,9 @@ impl TrainingRunner {
             },
         };
         let curve = Mutex::new(Vec::new());
+        let mut gauges = Gauges::new(&job.model, job.step);
         let on_report = |report: &Report| {
+            gauges.report(report);
             curve.lock().expect("no holder of this lock panics").extend(history::point_of(report));
             context.progress(report.clone().into());
         };

@@ -23,7 +23,9 @@ const KEPT: usize = 2;
 
 /// A worker process from its beginning to its exit code.
 pub fn worker_main() -> i32 {
-    worker::enter(async |arguments, artifacts, stop| run(&arguments, &artifacts, &|| stop.requested()).await)
+    worker::enter("training", async |arguments, artifacts, stop| {
+        run(&arguments, &artifacts, &|| stop.requested()).await
+    })
 }
 
 /// Trains to the end, or until `stop` says so: then the run is saved.

@@ -9,6 +9,7 @@ use tidemill_proto::event::v1::JobRequested;
 use tidemill_proto::r#type::v1::{Progress, State};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
+use tracing::Instrument;
 
 use super::{Context, Jobs, now};
 use crate::consumer::{self, Handler, Incoming};
@@ -33,13 +34,15 @@ impl<J: Job> Jobs<J> {
     /// The background task that runs jobs, at most `at_once` in this process.
     pub fn task<R: Runner<J>>(&self, at_once: usize, runner: R) -> Task {
         let handler = Arc::new(Tasks { jobs: self.clone(), runner: Arc::new(runner) });
-        let (log, tasks, group, live) = (self.log.clone(), self.tasks, self.service.to_owned(), self.live.clone());
+        let jobs = self.clone();
         Task::new(self.service, move |stop| async move {
             let tell_watchers = async {
                 stop.cancelled().await;
-                live.stopping.cancel();
+                jobs.live.stopping.cancel();
             };
-            tokio::join!(tell_watchers, consumer::run(log, tasks, group, at_once, handler, stop.clone()));
+            let (log, group) = (jobs.log.clone(), jobs.service.to_owned());
+            let consumer = consumer::run(jobs.service, log, jobs.tasks, group, at_once, handler, stop.clone());
+            tokio::join!(tell_watchers, jobs.tell_states(stop.clone()), consumer);
         })
     }
 }
@@ -87,7 +90,7 @@ impl<J: Job, R: Runner<J>> Tasks<J, R> {
     /// Runs with a panic turned into a fault, and a cancellation noticed.
     async fn run_guarded(&self, job: J, context: &Context<J>) -> Result<J, Fault> {
         let (runner, inner) = (self.runner.clone(), context.clone());
-        let mut work = tokio::spawn(async move { runner.run(job, &inner).await });
+        let mut work = tokio::spawn(async move { runner.run(job, &inner).await }.in_current_span());
         let abort = AbortOnDrop(work.abort_handle());
         let ran = tokio::select! {
             ran = &mut work => ran,
@@ -130,6 +133,7 @@ impl<J: Job, R: Runner<J>> Tasks<J, R> {
             // Cancelled: the state says so already.
             Err(_) if context.cancelled.is_cancelled() => tracing::info!(job = name, "job cancelled"),
             Err(fault) if fault.is_transient() && attempt < ATTEMPTS => {
+                metrics::counter!("tidemill_job_retries_total", "kind" => Jobs::<J>::told_kind()).increment(1);
                 let phase = format!("waiting to try again: {fault}");
                 context.share(&Progress { phase, ..Progress::default() }).await;
                 return Err(fault);

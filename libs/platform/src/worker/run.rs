@@ -58,16 +58,15 @@ pub async fn run<J: Job>(
 ) -> Result<(), Fault> {
     let id = worker_id(launch.service, &launch.arguments.uid);
     let arguments = serde_json::to_string(&launch.arguments).expect("arguments are plain data");
-    let worker = Worker {
-        id: id.clone(),
-        command: command(platform, launch.service)?,
-        // Idle OpenMP threads of libtorch spin by default; where a worker shares its cores with others, that stops everybody.
-        env: vec![(ARGUMENTS.to_owned(), arguments), ("GOMP_SPINCOUNT".to_owned(), "10000".to_owned())],
-    };
+    // Idle OpenMP threads of libtorch spin by default; where a worker shares its cores with others, that stops everybody.
+    let mut env = vec![(ARGUMENTS.to_owned(), arguments), ("GOMP_SPINCOUNT".to_owned(), "10000".to_owned())];
+    env.extend(platform.telemetry.for_worker());
+    let worker = Worker { id: id.clone(), command: command(platform, launch.service)?, env };
     let launcher = &*platform.launcher;
     let (mut restarts, mut fruitless, mut furthest) = (0, 0, 0);
     loop {
         launcher.start(&worker).await.map_err(fault)?;
+        metrics::counter!("tidemill_worker_starts_total", "service" => launch.service).increment(1);
         if let Ok(Status::Running { handle }) = launcher.status(&id).await {
             context.update(|job| on_start(job, &handle, restarts)).await?;
         }
@@ -108,6 +107,7 @@ pub async fn run<J: Job>(
             Exit::Signal(_) | Exit::Lost => {
                 fruitless = if came_further { 1 } else { fruitless + 1 };
                 restarts += 1;
+                metrics::counter!("tidemill_worker_deaths_total", "service" => launch.service).increment(1);
                 let how = match exit {
                     Exit::Signal(signal) => format!("signal {signal}"),
                     _ => "an unknown cause".to_owned(),

@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use tidemill_proto::r#type::v1::State;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use super::lines::{Line, Lines};
 use super::screen::Screen;
@@ -33,7 +34,7 @@ pub(crate) async fn follow(connection: &Connection, output: Output, name: &str) 
     let mut watched: HashSet<String> = HashSet::new();
     let (sender, mut news) = mpsc::channel::<Result<AnyJob, Status>>(64);
     let mut watchers = tokio::task::JoinSet::new();
-    watchers.spawn(watch(connection.clone(), name.to_owned(), true, sender.clone()));
+    watchers.spawn(watch(connection.clone(), name.to_owned(), true, sender.clone()).in_current_span());
 
     let mut redraw = tokio::time::interval(Screen::REDRAW);
     let end = loop {
@@ -59,7 +60,7 @@ pub(crate) async fn follow(connection: &Connection, output: Output, name: &str) 
                     .filter(|step| step.state() != State::Pending && step.state() != State::Unspecified);
                 for resource in begun.map(|step| step.resource.clone()).filter(|resource| jobs::is_job(resource)) {
                     if watched.insert(resource.clone()) {
-                        watchers.spawn(watch(connection.clone(), resource, false, sender.clone()));
+                        watchers.spawn(watch(connection.clone(), resource, false, sender.clone()).in_current_span());
                     }
                 }
             }

@@ -5,6 +5,8 @@ use std::panic::AssertUnwindSafe;
 use tidemill_models::sampling::Sampler;
 use tokio::sync::mpsc;
 
+use super::phase::Phase;
+use super::queue::Entry;
 use super::{Decoder, Failure, Job, Step};
 
 pub(super) struct Sequence<C> {
@@ -18,12 +20,21 @@ pub(super) struct Sequence<C> {
     written: usize,
     last: u32,
     logits: Vec<f32>,
+    /// What it does now.
+    phase: Phase,
 }
 
 impl<C> Sequence<C> {
-    pub(super) fn new(job: Job, out: mpsc::Sender<Result<Step, Failure>>, prefill: usize) -> Self {
+    pub(super) fn new(Entry { job, out, waiting }: Entry, prefill: usize) -> Self {
+        drop(waiting);
+        let phase = Phase::prefill(&job.span);
         let sampler = Sampler::new(job.sampling, job.seed);
-        Self { job, out, sampler, prefill, cache: None, read: 0, written: 0, last: 0, logits: Vec::new() }
+        Self { job, out, sampler, prefill, cache: None, read: 0, written: 0, last: 0, logits: Vec::new(), phase }
+    }
+
+    /// Tokens in its cache.
+    pub(super) fn held(&self) -> usize {
+        self.read + self.written
     }
 
     /// Goes on by one step; false at the end, which was then sent.
@@ -61,6 +72,9 @@ impl<C> Sequence<C> {
         }
         let drawn = self.sampler.draw(&self.logits, self.written as u64);
         self.last = drawn.map_err(|bad| Failure(bad.to_string()))?;
+        if self.written == 0 {
+            self.phase = Phase::decode(&self.job.span);
+        }
         if self.job.end.contains(&self.last) {
             self.send(Ok(Step::Ended));
             return Ok(false);

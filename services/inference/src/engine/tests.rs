@@ -56,7 +56,7 @@ const LIMITS: Limits = Limits { running: 4, waiting: 8, prefill: 3, threads: 1 }
 
 fn job(prompt: &[u32], max_tokens: usize) -> Job {
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    Job { prompt: prompt.to_vec(), max_tokens, sampling, seed: 1, end: Arc::from([50]) }
+    Job { prompt: prompt.to_vec(), max_tokens, sampling, seed: 1, end: Arc::from([50]), span: tracing::Span::none() }
 }
 
 fn all(mut tokens: Tokens) -> Vec<Result<Step, Failure>> {

@@ -1,6 +1,6 @@
 //! Brings slots into line with the registry: one pass over all deployments, sooner when news comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ impl Fleet {
     async fn reconcile(&self, pause: Duration) -> Result<(), Fault> {
         let mut all_asked = true;
         let deployments = self.deployments.all("").await.map_err(fault_of_resources)?;
+        let mut counts = BTreeMap::from([("degraded", 0), ("ready", 0), ("waiting", 0)]);
         for deployment in &deployments {
             let before = self.slots().remove(&deployment.name).unwrap_or_default();
             let slot = self.reconcile_one(deployment, before, pause).await;
@@ -54,9 +55,13 @@ impl Fleet {
             if slot.has_news(deployment) {
                 self.tell(deployment, &slot).await?;
             }
+            *counts.entry(slot.status().1).or_default() += 1;
         }
         if all_asked {
             self.ready.send_replace(true);
+        }
+        for (status, count) in counts {
+            metrics::gauge!("tidemill_inference_deployments", "status" => status).set(f64::from(count));
         }
         Ok(())
     }
@@ -129,13 +134,17 @@ impl Fleet {
         if let Some(served) = present {
             return Ok(served.loaded.clone());
         }
+        let began = Instant::now();
         let parsed: Digest = digest.parse().map_err(fault_of_artifacts)?;
         let folder = self.folders.join(parsed.hex());
         self.artifacts.fetch_directory(&parsed, &folder).await.map_err(fault_of_artifacts)?;
         let (name, limits, threads) = (digest.to_owned(), self.limits, self.threads.clone());
         let loaded = tokio::task::spawn_blocking(move || Loaded::read(&folder, &name, limits, &threads)).await;
         match loaded {
-            Ok(Ok(loaded)) => Ok(Arc::new(loaded)),
+            Ok(Ok(loaded)) => {
+                metrics::histogram!("tidemill_inference_model_load_seconds").record(began.elapsed());
+                Ok(Arc::new(loaded))
+            }
             Ok(Err(error)) => {
                 Err(Fault::precondition("MODEL_NOT_LOADABLE", digest, format!("model {digest}: {error}")))
             }
@@ -172,11 +181,7 @@ impl Fleet {
             .current
             .as_ref()
             .map_or((String::new(), String::new()), |current| (current.version.clone(), current.loaded.digest.clone()));
-        let status = match (&slot.failure, &slot.current) {
-            (Some(_), _) => Status::Degraded,
-            (None, Some(_)) => Status::Ready,
-            (None, None) => Status::Waiting,
-        };
+        let (status, _) = slot.status();
         let told = self.deployments.modify(&deployment.name, |known| {
             if known.model_digest != digest && !digest.is_empty() {
                 known.load_count += 1;
@@ -196,6 +201,15 @@ impl Slot {
     /// a deployment that another one serves.
     fn has_news(&self, deployment: &Deployment) -> bool {
         self.current.is_some() || self.failure.is_some() || deployment.model_digest.is_empty()
+    }
+
+    /// How a deployment stands, and how metrics call it.
+    fn status(&self) -> (Status, &'static str) {
+        match (&self.failure, &self.current) {
+            (Some(_), _) => (Status::Degraded, "degraded"),
+            (None, Some(_)) => (Status::Ready, "ready"),
+            (None, None) => (Status::Waiting, "waiting"),
+        }
     }
 }
 

@@ -19,12 +19,13 @@ pub(crate) struct Pace {
     done_before: u64,
     reported: Option<Instant>,
     tokens_per_second: Option<f64>,
+    step_seconds: Option<f64>,
 }
 
 impl Pace {
     /// A run of `total` steps, of which `done_before` are done.
     pub(crate) fn new(total: u64, done_before: u64) -> Self {
-        Self { total, began: Instant::now(), done_before, reported: None, tokens_per_second: None }
+        Self { total, began: Instant::now(), done_before, reported: None, tokens_per_second: None, step_seconds: None }
     }
 
     /// Counts a step, and reports it if it is time, or if it has news that must not be missed.
@@ -32,6 +33,8 @@ impl Pace {
         let rate = step.tokens as f64 / step.seconds.max(1e-9);
         let mean = self.tokens_per_second.map_or(rate, |mean| mean + NEW * (rate - mean));
         self.tokens_per_second = Some(mean);
+        let seconds = self.step_seconds.map_or(step.seconds, |mean| mean + NEW * (step.seconds - mean));
+        self.step_seconds = Some(seconds);
         let news = step.validation_loss.is_some() || step.step == self.total;
         if news || self.reported.is_none_or(|last| last.elapsed() >= EVERY) {
             self.reported = Some(Instant::now());
@@ -46,6 +49,7 @@ impl Pace {
             ("gradient_norm".to_owned(), step.gradient_norm),
             ("tokens_per_second".to_owned(), tokens_per_second),
         ]);
+        metrics.extend(self.step_seconds.map(|seconds| ("step_seconds".to_owned(), seconds)));
         metrics.extend(step.validation_loss.map(|loss| ("validation_loss".to_owned(), loss)));
         // Over the whole time here, so that validation and checkpoints count too.
         let each = self.began.elapsed().as_secs_f64() / (step.step - self.done_before) as f64;
