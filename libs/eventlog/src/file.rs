@@ -45,7 +45,7 @@ impl FileLog {
             Some(path) if path.starts_with('/') => PathBuf::from(path),
             _ => {
                 let reason = "the path must be absolute: file:///path/to/events.db".to_owned();
-                return Err(Error::Unavailable { url: url.to_owned(), reason });
+                return Err(Error::Address { url: url.to_owned(), reason });
             }
         };
         let url = url.to_owned();

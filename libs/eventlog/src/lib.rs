@@ -11,6 +11,7 @@
 
 pub mod contract;
 mod file;
+mod kafka;
 
 use std::sync::Arc;
 
@@ -59,6 +60,14 @@ pub enum Error {
         url: String,
         /// Who holds it, if known.
         pid: String,
+    },
+    /// The URL is wrong: trying again cannot help.
+    #[error("the address of the event log is wrong: {url}: {reason}")]
+    Address {
+        /// Which, without its parameters.
+        url: String,
+        /// Why, and what to write instead.
+        reason: String,
     },
     /// The disk is full.
     #[error("the disk that holds {0} is full; free space, then retry")]
@@ -109,7 +118,7 @@ pub trait Subscription: Send {
 pub async fn connect(url: &str) -> Result<Arc<dyn Log>> {
     match url.split_once(':') {
         Some(("file", _)) => Ok(Arc::new(file::FileLog::open(url).await?)),
-        _ => Err(Error::Unavailable {
+        _ => Err(Error::Address {
             url: url.to_owned(),
             reason: "unknown scheme; use file:///path/to/events.db".to_owned(),
         }),

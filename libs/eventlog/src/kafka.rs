@@ -1,0 +1,3 @@
+//! The adapter for Apache Kafka.
+
+mod address;
