@@ -1,3 +1,3 @@
 //! The adapter for Apache Kafka.
 
-mod address;
+pub(crate) mod address;

@@ -12,6 +12,7 @@
 pub mod contract;
 mod file;
 mod kafka;
+pub mod reader;
 
 use std::sync::Arc;
 

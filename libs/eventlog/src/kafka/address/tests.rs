@@ -49,7 +49,10 @@ fn a_wrong_url_is_told_what_to_write_and_no_secret_is_repeated() {
         ("kafka://", "host:port"),
         ("kafka://b:9092,:1", "host:port"),
         ("kafka://u:hush@b:9092", "sasl_password_file"),
-        ("kafka://b:1?sasl_password=hush", "unknown parameter sasl_password; known are topic_prefix, security_protocol"),
+        (
+            "kafka://b:1?sasl_password=hush",
+            "unknown parameter sasl_password; known are topic_prefix, security_protocol",
+        ),
         ("kafka://b:1?topic_prefix=a&topic_prefix=b", "twice"),
         ("kafka://b:1?security_protocol=tls", "plaintext, ssl, sasl_plaintext, sasl_ssl"),
         ("kafka://b:1?sasl_username=u", "sasl_username needs security_protocol=sasl_ssl"),
