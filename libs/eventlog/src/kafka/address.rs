@@ -24,6 +24,9 @@ const SECURITY: &[&str] = &[
 const PROTOCOLS: &[&str] = &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
+/// What may be wrong with a part of a URL.
+type Checked<T> = std::result::Result<T, String>;
+
 /// A cluster, and how to be admitted to it.
 #[derive(Debug)]
 pub(crate) struct Address {
@@ -51,14 +54,16 @@ impl Address {
         let masked = format!("kafka://{servers}{slash}{path}");
         let wrong = |reason: String| Error::Address { url: masked.clone(), reason };
         if !credentials.is_empty() {
-            return Err(wrong("credentials do not belong before @; use sasl_username and sasl_password_file".to_owned()));
+            return Err(wrong(
+                "credentials do not belong before @; use sasl_username and sasl_password_file".to_owned(),
+            ));
         }
         if !servers.split(',').all(is_server) {
             return Err(wrong("name the servers as host:port,host:port: kafka://b1:9092,b2:9092".to_owned()));
         }
-        let mut parameters = parameters(query, own).map_err(wrong)?;
+        let mut parameters = parameters(query, own).map_err(&wrong)?;
         let mut config = common(servers);
-        secure(&mut config, &mut parameters).map_err(wrong)?;
+        secure(&mut config, &mut parameters).map_err(&wrong)?;
         Ok(Address { config, path: path.to_owned(), masked: masked.clone(), own: parameters })
     }
 
@@ -77,7 +82,7 @@ fn is_server(server: &str) -> bool {
     server.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
-fn parameters(query: &str, own: &[&str]) -> Result<HashMap<String, String>, String> {
+fn parameters(query: &str, own: &[&str]) -> Checked<HashMap<String, String>> {
     let mut found = HashMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -105,7 +110,7 @@ fn common(servers: &str) -> ClientConfig {
 }
 
 /// Moves the parameters of security into the configuration; leaves the caller's own.
-fn secure(config: &mut ClientConfig, parameters: &mut HashMap<String, String>) -> Result<(), String> {
+fn secure(config: &mut ClientConfig, parameters: &mut HashMap<String, String>) -> Checked<()> {
     let protocol = parameters.remove("security_protocol").unwrap_or_else(|| "plaintext".to_owned());
     one_of("security_protocol", &protocol, PROTOCOLS)?;
     config.set("security.protocol", &protocol);
@@ -145,7 +150,7 @@ fn secure(config: &mut ClientConfig, parameters: &mut HashMap<String, String>) -
     Ok(())
 }
 
-fn one_of(name: &str, value: &str, known: &[&str]) -> Result<(), String> {
+fn one_of(name: &str, value: &str, known: &[&str]) -> Checked<()> {
     if known.contains(&value) {
         return Ok(());
     }
