@@ -48,6 +48,9 @@ pub enum News {
     Assigned(Vec<i32>),
     /// These are no longer.
     Revoked(Vec<i32>),
+    /// Below these offsets of these partitions no message is left that has not come: what is missing was a transaction's marker, or
+    /// aborted, or compacted away. Told some seconds after a partition has come to its end.
+    Passed(Vec<(i32, i64)>),
     /// Messages by partition, each in order; nothing for long is an empty list.
     Messages(Vec<(i32, Vec<Message>)>),
 }

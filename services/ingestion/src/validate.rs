@@ -35,7 +35,10 @@ pub(crate) fn source(spec: Option<&SourceSpec>, files_dir: Option<&Path>) -> Fie
         return fields;
     };
     match Location::parse(&spec.uri) {
-        Err(reason) => wrong(".uri", reason),
+        Err(reason) => {
+            wrong(".uri", reason);
+            files(spec, false, &mut wrong);
+        }
         Ok(Location::Topic) => topic(spec, files_dir, &mut wrong),
         Ok(location) => files(spec, matches!(location, Location::Npm { .. }), &mut wrong),
     }

@@ -93,3 +93,6 @@ fn extents(config: &ClientConfig, topic: &str) -> std::result::Result<Vec<Extent
 fn unavailable(url: &str, error: KafkaError) -> Error {
     Error::Unavailable { url: url.to_owned(), reason: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use tidemill_artifacts::Artifacts;
 use tidemill_dataset::{Record, RecordId, RecordIndex, read_shard};
 use tidemill_eventlog::reader::{self, Message, News};
@@ -154,7 +154,7 @@ fn read_all(topic: &dyn reader::Topic, wanted: i64) -> anyhow::Result<Vec<Messag
             News::Assigned(partitions) => {
                 reader.start(&partitions.into_iter().map(|partition| (partition, 0)).collect::<Vec<_>>())?
             }
-            News::Revoked(_) => {}
+            News::Revoked(_) | News::Passed(_) => {}
             News::Messages(batches) => letters.extend(batches.into_iter().flat_map(|(_, messages)| messages)),
         }
     }

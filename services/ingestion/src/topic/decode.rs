@@ -138,7 +138,7 @@ impl Session<'_> {
             }
             (Content::Parsed(value), Format::Json) => Ok(value),
             (Content::Bytes(bytes), Format::Avro(_)) => {
-                self.avro.as_ref().map_or_else(|| unreachable!("made with the session"), |avro| avro.read(&bytes))
+                self.avro.as_ref().expect("a session of Avro has readers").read(&bytes)
             }
             (Content::Bytes(bytes), Format::Protobuf(schema)) => schema.read(&bytes),
             (Content::Parsed(_), _) => {

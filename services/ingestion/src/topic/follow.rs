@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidemill_artifacts::Artifacts;
-use tidemill_eventlog::reader::{Message, News, Reader, Topic};
+use tidemill_eventlog::reader::{News, Reader, Topic};
 use tidemill_proto::ingestion::v1::TopicCursor;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::partition::{Note, Partition};
+use super::partition::{Arrival, Note, Partition};
 use super::store::Store;
 use super::{Cut, Decoder};
 use crate::error::Error;
@@ -61,7 +61,7 @@ struct Member<'a> {
 
 /// A partition at work. Dropping it ends the work.
 struct AtWork {
-    messages: mpsc::Sender<Vec<Message>>,
+    arrivals: mpsc::Sender<Arrival>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -78,11 +78,14 @@ impl Member<'_> {
                     tracing::info!(source = self.follower.source, ?partitions, "partitions go to others");
                     self.at_work.retain(|partition, _| !partitions.contains(partition));
                 }
+                News::Passed(partitions) => {
+                    partitions
+                        .into_iter()
+                        .for_each(|(partition, offset)| self.give(partition, Arrival::Passed(offset)));
+                }
                 News::Messages(batches) => {
                     for (partition, messages) in batches {
-                        let Some(at_work) = self.at_work.get(&partition) else { continue };
-                        // Work that has ended has left a note that says so.
-                        let _ended = at_work.messages.blocking_send(messages);
+                        self.give(partition, Arrival::Messages(messages));
                     }
                 }
             }
@@ -92,6 +95,12 @@ impl Member<'_> {
             }
         }
         Ok(())
+    }
+
+    fn give(&self, partition: i32, arrival: Arrival) {
+        let Some(at_work) = self.at_work.get(&partition) else { return };
+        // Work that has ended has left a note that says so.
+        let _ended = at_work.arrivals.blocking_send(arrival);
     }
 
     fn heed_notes(&mut self) -> Result<(), Error> {
@@ -127,7 +136,7 @@ impl Member<'_> {
     }
 
     fn set_to_work(&mut self, number: i32, cursor: TopicCursor) {
-        let (messages, arriving) = mpsc::channel(WAITING);
+        let (arrivals, arriving) = mpsc::channel(WAITING);
         let follower = self.follower;
         let partition = Partition {
             topic: follower.topic.clone(),
@@ -146,7 +155,7 @@ impl Member<'_> {
                 () = work => {}
             }
         });
-        self.at_work.insert(number, AtWork { messages, _task: AbortOnDropHandle::new(task) });
+        self.at_work.insert(number, AtWork { arrivals, _task: AbortOnDropHandle::new(task) });
     }
 
     /// A partition's cursor, waited for while the store is away; none if the process stops meanwhile.

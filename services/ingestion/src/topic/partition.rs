@@ -26,6 +26,15 @@ pub(super) enum Note {
     Lost(i32),
 }
 
+/// What the thread that reads gives.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// Messages, in order.
+    Messages(Vec<Message>),
+    /// There is nothing more below this offset.
+    Passed(i64),
+}
+
 /// Collects one partition, from where its cursor was.
 pub(super) struct Partition {
     pub(super) topic: Arc<dyn Topic>,
@@ -42,7 +51,7 @@ impl Partition {
     pub(super) async fn run(
         self,
         mut cursor: TopicCursor,
-        mut messages: mpsc::Receiver<Vec<Message>>,
+        mut arrivals: mpsc::Receiver<Arrival>,
         tell: mpsc::UnboundedSender<Note>,
     ) {
         let this = Arc::new(self);
@@ -50,16 +59,20 @@ impl Partition {
         let mut due = None;
         loop {
             let arrived = tokio::select! {
-                arrived = messages.recv() => match arrived {
-                    Some(arrived) => arrived,
+                arrived = arrivals.recv() => match arrived {
+                    Some(arrived) => Some(arrived),
                     None => return,
                 },
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Vec::new(),
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => None,
             };
             due = due.or_else(|| Some(Instant::now() + this.cut.age));
-            if !arrived.is_empty() {
-                let adding = this.clone();
-                segment = blocking(move || adding.add(segment, arrived)).await;
+            match arrived {
+                Some(Arrival::Messages(messages)) => {
+                    let adding = this.clone();
+                    segment = blocking(move || adding.add(segment, messages)).await;
+                }
+                Some(Arrival::Passed(offset)) => segment.end = segment.end.max(offset),
+                None => {}
             }
             if segment.is_empty() {
                 due = None;

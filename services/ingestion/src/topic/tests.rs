@@ -8,11 +8,11 @@ use std::time::Duration;
 use tidemill_eventlog::reader::DeadLetter;
 use tokio::sync::mpsc;
 
-use super::partition::{Note, Partition};
+use super::partition::{Arrival, Note, Partition};
 use super::*;
 use world::{World, text};
 
-/// Cuts at every message, at a few, and at no message.
+/// Cuts at every batch, at every few, and at none.
 const CUTS: [usize; 3] = [1, 100, 1 << 20];
 
 #[tokio::test]
@@ -75,9 +75,9 @@ async fn a_member_that_lost_its_partition_drops_its_work() {
     let segments = world.segments(0).await;
 
     let (tell, mut notes) = mpsc::unbounded_channel();
-    let (messages, arriving) = mpsc::channel(1);
-    messages.send((0..7).map(|i| world.topic.message(0, i)).collect()).await.unwrap();
-    drop(messages);
+    let (arrivals, arriving) = mpsc::channel(1);
+    arrivals.send(Arrival::Messages((0..7).map(|i| world.topic.message(0, i)).collect())).await.unwrap();
+    drop(arrivals);
     let zombie = Partition { cut: Cut { bytes: 1, age: Duration::ZERO }, ..world.worker(0) };
     zombie.run(stale, arriving, tell).await;
     assert_eq!(notes.recv().await, Some(Note::Lost(0)));
@@ -127,11 +127,30 @@ async fn members_killed_at_random_moments_lose_and_double_nothing() {
 }
 
 #[tokio::test]
+async fn offsets_without_a_message_are_passed_over() {
+    let world = World::new(vec![vec![text("a"), text("b")]]).await;
+    let (tell, mut notes) = mpsc::unbounded_channel();
+    let (arrivals, arriving) = mpsc::channel(3);
+    arrivals.send(Arrival::Messages(vec![world.topic.message(0, 0)])).await.unwrap();
+    arrivals.send(Arrival::Passed(3)).await.unwrap();
+    // One that comes late says nothing new.
+    arrivals.send(Arrival::Passed(2)).await.unwrap();
+    drop(arrivals);
+    let cursor = world.cursor(0).await;
+    let worker = Partition { cut: Cut { bytes: 1 << 20, age: Duration::ZERO }, ..world.worker(0) };
+    worker.run(cursor, arriving, tell).await;
+    assert_eq!([notes.recv().await, notes.recv().await], [Some(Note::Moved(0, 1)), Some(Note::Moved(0, 3))]);
+    assert_eq!(notes.recv().await, None);
+    let (annotations, _) = world.assemble(&[(0, 0, 3)]).await;
+    assert_eq!(annotations.record_count, 1);
+}
+
+#[tokio::test]
 async fn a_segment_that_is_missing_is_an_error_not_a_smaller_dataset() {
     let world = World::new(vec![(0..9).map(|i| text(&i.to_string())).collect()]).await;
     world.collect(1).await;
-    let segment = world.segments(0).await.remove(4);
+    let segment = world.segments(0).await.remove(1);
     world.resources.commit(world::delete(&segment)).await.unwrap();
     let error = world.try_assemble(&[(0, 0, 9)]).await.unwrap_err();
-    assert!(error.to_string().contains("from 4 on of partition 0"), "{error}");
+    assert!(error.to_string().contains("from 3 on of partition 0"), "{error}");
 }

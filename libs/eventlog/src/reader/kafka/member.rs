@@ -24,23 +24,37 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Member {
     consumer: BaseConsumer<Group>,
     topic: String,
-    /// Partitions that are being read.
-    reading: Vec<i32>,
+    /// Partitions that are being read, and how far each is known to be read.
+    reading: BTreeMap<i32, End>,
+}
+
+/// What is known of a partition's end.
+#[derive(Clone, Copy, Default)]
+struct End {
+    /// No message has come since librdkafka said that it had come to the end.
+    reached: bool,
+    /// Where librdkafka said that was, when it was asked last; and what was told.
+    seen: i64,
+    told: i64,
 }
 
 /// What librdkafka tells on the thread that polls, kept until that thread asks.
 struct Group {
     news: Mutex<VecDeque<News>>,
     lag: AtomicI64,
+    /// By partition, the end that librdkafka told last; none once it has been looked at.
+    ends: Mutex<Option<Vec<(i32, i64)>>>,
     closing: AtomicBool,
 }
 
 impl ClientContext for Group {
     fn stats(&self, statistics: Statistics) {
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let partitions = || statistics.topics.values().flat_map(|topic| topic.partitions.values());
         // -1 is unknown: nothing was committed yet, or the partition is another member's.
-        let lag = partitions.map(|partition| partition.consumer_lag.max(0)).sum();
+        let lag = partitions().map(|partition| partition.consumer_lag.max(0)).sum();
         self.lag.store(lag, Ordering::Relaxed);
+        let ends = partitions().map(|partition| (partition.partition, partition.eof_offset)).collect();
+        *self.ends.lock().expect("no holder of this lock panics") = Some(ends);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -77,6 +91,7 @@ impl Member {
             .set("enable.auto.offset.store", "false")
             // Where the caller's offset is gone: what is left is better than nothing, and better than the newest only.
             .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
             // A member that died gives its partitions to others this soon.
             .set("session.timeout.ms", "10000")
             .set("heartbeat.interval.ms", "2000")
@@ -86,19 +101,36 @@ impl Member {
             .set("fetch.max.bytes", "67108864")
             .set("queued.max.messages.kbytes", "65536")
             .set("statistics.interval.ms", "5000");
-        let group = Group { news: Mutex::default(), lag: AtomicI64::new(0), closing: AtomicBool::new(false) };
+        let (lag, closing) = (AtomicI64::new(0), AtomicBool::new(false));
+        let group = Group { news: Mutex::default(), lag, ends: Mutex::default(), closing };
         let consumer: BaseConsumer<Group> = config.create_with_context(group)?;
         consumer.subscribe(&[topic])?;
-        Ok(Member { consumer, topic: topic.to_owned(), reading: Vec::new() })
+        Ok(Member { consumer, topic: topic.to_owned(), reading: BTreeMap::new() })
     }
 
     /// What the group has decided meanwhile.
     fn decided(&mut self) -> Option<News> {
         let news = self.consumer.context().news.lock().expect("no holder of this lock panics").pop_front()?;
         if let News::Revoked(partitions) = &news {
-            self.reading.retain(|partition| !partitions.contains(partition));
+            self.reading.retain(|partition, _| !partitions.contains(partition));
         }
         Some(news)
+    }
+
+    /// Partitions whose end was the same at two looks, without a message in between, after librdkafka had said that it was there. The
+    /// second look is seconds after the first, and the queue was empty meanwhile: so whatever came before that end has come.
+    fn passed(&mut self) -> Option<News> {
+        let ends = self.consumer.context().ends.lock().expect("no holder of this lock panics").take()?;
+        let mut passed = Vec::new();
+        for (partition, offset) in ends {
+            let Some(end) = self.reading.get_mut(&partition).filter(|end| end.reached) else { continue };
+            if offset == end.seen && offset > end.told {
+                end.told = offset;
+                passed.push((partition, offset));
+            }
+            end.seen = offset;
+        }
+        (!passed.is_empty()).then_some(News::Passed(passed))
     }
 
     fn list(&self, at: &[(i32, i64)]) -> KafkaResult<TopicPartitionList> {
@@ -110,15 +142,16 @@ impl Member {
     }
 
     fn begin(&mut self, at: &[(i32, i64)]) -> KafkaResult<()> {
-        let (again, new): (Vec<_>, Vec<_>) = at.iter().copied().partition(|(partition, _)| self.reading.contains(partition));
+        let (again, new): (Vec<_>, Vec<_>) =
+            at.iter().copied().partition(|(partition, _)| self.reading.contains_key(partition));
         if !new.is_empty() {
             self.consumer.incremental_assign(&self.list(&new)?)?;
-            self.reading.extend(new.iter().map(|(partition, _)| *partition));
         }
         if !again.is_empty() {
             let sought = self.consumer.seek_partitions(self.list(&again)?, PATIENCE)?;
             sought.elements().iter().try_for_each(|element| element.error())?;
         }
+        self.reading.extend(at.iter().map(|(partition, _)| (*partition, End::default())));
         Ok(())
     }
 
@@ -140,7 +173,15 @@ impl Reader for Member {
                 Some(Ok(message)) => {
                     count += 1;
                     bytes += message.payload_len() + message.key_len();
+                    if let Some(end) = self.reading.get_mut(&message.partition()) {
+                        *end = End { told: end.told, ..End::default() };
+                    }
                     batch.entry(message.partition()).or_default().push(owned(&message));
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(end) = self.reading.get_mut(&partition) {
+                        end.reached = true;
+                    }
                 }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(self.failed(error)),
                 // librdkafka tries again by itself; the context has logged why it must.
@@ -151,7 +192,7 @@ impl Reader for Member {
             patience = Timeout::After(Duration::ZERO);
         }
         if batch.is_empty()
-            && let Some(news) = self.decided()
+            && let Some(news) = self.decided().or_else(|| self.passed())
         {
             return Ok(news);
         }

@@ -65,7 +65,8 @@ impl Schemas {
     /// Readers of every schema.
     pub(super) fn readers(&self) -> Readers<'_> {
         let readers = self.by_key.iter().map(|(key, schema)| {
-            (*key, GenericDatumReader::builder(schema).build().map_err(|error| error.to_string()))
+            let reader = GenericDatumReader::builder(schema).build().map_err(|error| error.to_string());
+            (*key, reader.map(|reader| (reader, schema)))
         });
         Readers { framing: self.framing, by_key: readers.collect() }
     }
@@ -74,7 +75,7 @@ impl Schemas {
 /// Reads data; see [`Schemas::readers`].
 pub(super) struct Readers<'a> {
     framing: AvroFraming,
-    by_key: HashMap<u64, Result<GenericDatumReader<'a>, String>>,
+    by_key: HashMap<u64, Result<(GenericDatumReader<'a>, &'a Schema), String>>,
 }
 
 impl Readers<'_> {
@@ -87,10 +88,14 @@ impl Readers<'_> {
             };
             Cause("UNKNOWN_SCHEMA", format!("kafka.avro_schemas has none {name}; add it to a new source"))
         })?;
-        let reader = reader.as_ref().map_err(|error| Cause(MALFORMED, error.clone()))?;
+        let (reader, schema) = reader.as_ref().map_err(|error| Cause(MALFORMED, error.clone()))?;
         let value = reader.read_value(&mut datum).map_err(|error| Cause(MALFORMED, error.to_string()))?;
         if !datum.is_empty() {
             return Err(Cause(MALFORMED, format!("{} bytes are left over behind the datum", datum.len())));
+        }
+        // A string that is cut off comes as null.
+        if !value.validate(schema) {
+            return Err(Cause(MALFORMED, "it ends in the middle of a field".to_owned()));
         }
         Value::try_from(value).map_err(|error| Cause(MALFORMED, error.to_string()))
     }

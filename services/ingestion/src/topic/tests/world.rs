@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::super::follow::Follower;
-use super::super::partition::Partition;
+use super::super::partition::{Arrival, Partition};
 use super::super::store::Store;
 use super::super::{Cut, Decoder, Versions};
 use crate::error::Error;
@@ -89,14 +89,14 @@ impl World {
 
     /// Begins to collect one partition, fed with all its messages at once.
     pub(super) async fn partition(&self, number: i32, bytes: usize, age: Duration) -> AbortHandle {
-        let (messages, arriving) = tokio::sync::mpsc::channel(1);
+        let (arrivals, arriving) = tokio::sync::mpsc::channel(1);
         let (tell, _) = tokio::sync::mpsc::unbounded_channel();
         let worker = Partition { cut: Cut { bytes, age }, ..self.worker(number) };
         let cursor = self.cursor(number).await;
-        messages.send(self.topic.partitions[number as usize].clone()).await.unwrap();
+        arrivals.send(Arrival::Messages(self.topic.partitions[number as usize].clone())).await.unwrap();
         tokio::spawn(async move {
             worker.run(cursor, arriving, tell).await;
-            drop(messages);
+            drop(arrivals);
         })
         .abort_handle()
     }
