@@ -2,6 +2,7 @@
 
 pub mod contract;
 mod memory;
+mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +39,15 @@ pub trait Cache: Send + Sync + 'static {
     async fn remove(&self, key: &str) -> Result<()>;
 }
 
-/// Opens the cache that a URL names: `memory:`.
+/// Opens the cache that a URL names: `memory:`, or `redis://host:6379/0?password_file=/path&prefix=tidemill:` (`rediss://` for TLS). A
+/// Redis that is away is no error here: it is asked for when it is first needed.
 pub async fn connect(url: &str) -> Result<Arc<dyn Cache>> {
     match url.split_once(':') {
         Some(("memory", _)) => Ok(Arc::new(memory::MemoryCache::new())),
-        _ => Err(Error::Unavailable { url: url.to_owned(), reason: "unknown scheme; use memory:".to_owned() }),
+        Some(("redis" | "rediss", _)) => Ok(Arc::new(redis::RedisCache::open(url)?)),
+        _ => {
+            let reason = format!("unknown scheme; use memory: or {}", redis::EXAMPLE);
+            Err(Error::Unavailable { url: tidemill_address::masked(url), reason })
+        }
     }
 }

@@ -150,7 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_scheme_is_named_with_the_remedy() {
-        let error = crate::connect("redis://localhost").await.map(|_: Arc<dyn Cache>| ()).unwrap_err().to_string();
-        assert!(error.contains("redis://localhost") && error.contains("memory:"), "{error}");
+        let error = crate::connect("http://localhost").await.map(|_: Arc<dyn Cache>| ()).unwrap_err().to_string();
+        assert!(error.contains("http://localhost") && error.contains("memory:"), "{error}");
     }
 }

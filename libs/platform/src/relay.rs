@@ -1,5 +1,5 @@
 //! Moves events from the outbox to the log: appended first, then forgotten. A crash in between appends again, and the log drops the
-//! second by its id.
+//! second by its id. Of several replicas one does it, so that the log has the order of the commits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +13,59 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 256;
 /// How long to wait after a failure, and how long at most between looks when nothing wakes us.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often a replica that does not lead asks whether it may.
+const FOLLOW: Duration = Duration::from_secs(1);
 
 pub(crate) fn task(store: Arc<dyn Store>, log: Arc<dyn Log>) -> Task {
     Task::new("relay", move |stop| run(store, log, stop))
 }
 
 async fn run(store: Arc<dyn Store>, log: Arc<dyn Log>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match store.lead().await {
+            Ok(Some(mut leadership)) => {
+                tracing::debug!("this replica relays");
+                tokio::select! {
+                    // Whatever is being appended is dropped at once: another may relay from now on.
+                    () = leadership.lost() => tracing::warn!("another replica may relay now; this one stops"),
+                    () = lead(&*store, &*log, &stop) => {}
+                }
+            }
+            Ok(None) => rest(&stop, FOLLOW).await,
+            Err(error) => {
+                tracing::warn!(%error, "events wait in the outbox");
+                rest(&stop, PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Relays until it is told to stop.
+async fn lead(store: &dyn Store, log: &dyn Log, stop: &CancellationToken) {
     let mut committed = store.committed();
     while !stop.is_cancelled() {
         committed.mark_unchanged();
-        match move_batch(&*store, &*log).await {
+        match move_batch(store, log).await {
             Ok(0) => {
                 tokio::select! {
-                    () = stop.cancelled() => {}
+                    () = rest(stop, PAUSE) => {}
                     _ = committed.changed() => {}
-                    () = tokio::time::sleep(PAUSE) => {}
                 }
             }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "events wait in the outbox");
-                tokio::time::sleep(PAUSE).await;
+                rest(stop, PAUSE).await;
             }
         }
+    }
+}
+
+/// Waits for a while, or until it is told to stop.
+async fn rest(stop: &CancellationToken, pause: Duration) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
     }
 }
 

@@ -1,4 +1,7 @@
-//! The promises of a resource store, one function each; every adapter is held to them. Each takes an empty store.
+//! The promises of a resource store, one function each; every adapter is held to them. Each takes an empty store; those of `replicas`
+//! take it as two handles, as two processes would have it.
+
+pub mod replicas;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -242,6 +245,11 @@ pub async fn a_concurrent_change_is_never_lost(store: &Arc<dyn Store>) {
     let pending = store.pending(100).await.expect("pending");
     assert_eq!(pending.iter().map(|pending| &pending.event.id).collect::<HashSet<_>>().len(), 40);
     assert_eq!(pending.len(), 40);
+}
+
+/// Of several that try, one leads; when it gives up, another does.
+pub async fn of_several_one_leads(store: &Arc<dyn Store>) {
+    replicas::of_several_one_leads(store, store).await;
 }
 
 fn write(name: &str, body: &str, request_id: Option<&str>) -> Write {

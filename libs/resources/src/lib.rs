@@ -5,6 +5,7 @@
 
 mod collection;
 pub mod contract;
+mod postgres;
 mod sqlite;
 
 use std::sync::Arc;
@@ -169,17 +170,30 @@ pub trait Store: Send + Sync + 'static {
     async fn pending(&self, limit: usize) -> Result<Vec<Pending>>;
     /// Forgets waiting events up to and including `sequence`: they are durable in the log.
     async fn published(&self, sequence: i64) -> Result<()>;
-    /// Wakes at every commit of this process. A hint, not a promise: also look from time to time.
+    /// Tries to lead: of all that use one store, one at a time does, and relays the outbox. None says that another leads. Dropping the
+    /// leadership gives it back.
+    async fn lead(&self) -> Result<Option<Box<dyn Leadership>>>;
+    /// Wakes at every commit of this process, and soon after one of another. A hint, not a promise: also look from time to time.
     fn committed(&self) -> tokio::sync::watch::Receiver<u64>;
 }
 
-/// Opens the store that a URL names: `sqlite:///path/to/file.db` (one process), or `sqlite::memory:` for tests.
+/// The right to relay, until it is dropped or lost.
+#[async_trait]
+pub trait Leadership: Send + Sync {
+    /// Returns when the leadership is lost, before another can have it. Cancel-safe.
+    async fn lost(&mut self);
+}
+
+/// Opens the store that a URL names: `sqlite:///path/to/file.db` (one process), `sqlite::memory:` for tests, or
+/// `postgres://user@host:5432/database?password_file=/path&sslmode=verify-full&sslrootcert=/path&schema=tidemill` (many processes; its
+/// sessions hold locks, so a pooler in between must pool sessions, not transactions).
 pub async fn connect(url: &str) -> Result<Arc<dyn Store>> {
     match url.split_once(':') {
         Some(("sqlite", _)) => Ok(Arc::new(sqlite::SqliteStore::open(url).await?)),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url).await?)),
         _ => Err(Error::Unavailable {
-            url: url.to_owned(),
-            reason: "unknown scheme; use sqlite:///path/to/file.db".to_owned(),
+            url: tidemill_address::masked(url),
+            reason: format!("unknown scheme; use sqlite:///path/to/file.db or {}", postgres::EXAMPLE),
         }),
     }
 }

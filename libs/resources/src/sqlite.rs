@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::{Batch, Error, List, Pending, Record, Result, Store, Write};
+use crate::{Batch, Error, Leadership, List, Pending, Record, Result, Store, Write};
 
 /// How long to wait for a process that has locked the file: a backup, a curious person with the sqlite3 shell.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -51,6 +51,8 @@ pub(crate) struct SqliteStore {
     /// None where only one connection can see the data: in memory.
     reader: Option<Arc<Mutex<Connection>>>,
     committed: watch::Sender<u64>,
+    /// One process uses the file, so whoever leads in it leads.
+    leader: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Writer {
@@ -106,7 +108,7 @@ impl SqliteStore {
         };
         let committed = watch::Sender::new(0);
         let writer = Writer { connection: writer, committed: committed.clone(), last_micros };
-        Ok(SqliteStore { place, writer: Arc::new(Mutex::new(writer)), reader, committed })
+        Ok(SqliteStore { place, writer: Arc::new(Mutex::new(writer)), reader, committed, leader: Arc::default() })
     }
 
     async fn write<T: Send + 'static>(
@@ -158,8 +160,25 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn lead(&self) -> Result<Option<Box<dyn Leadership>>> {
+        let leader = self.leader.clone().try_lock_owned().ok();
+        Ok(leader.map(|leader| Box::new(Leader { _lock: leader }) as Box<dyn Leadership>))
+    }
+
     fn committed(&self) -> watch::Receiver<u64> {
         self.committed.subscribe()
+    }
+}
+
+struct Leader {
+    _lock: OwnedMutexGuard<()>,
+}
+
+#[async_trait]
+impl Leadership for Leader {
+    /// It ends with the process.
+    async fn lost(&mut self) {
+        std::future::pending().await
     }
 }
 

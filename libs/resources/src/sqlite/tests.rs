@@ -37,6 +37,7 @@ promises! {
     the_outbox_keeps_the_order_of_commits
     what_was_published_is_forgotten
     a_concurrent_change_is_never_lost
+    of_several_one_leads
 }
 
 async fn open(folder: &tempfile::TempDir) -> Arc<dyn Store> {
@@ -149,7 +150,7 @@ async fn a_file_that_is_no_store_is_named_with_the_reason() {
     let newer = folder.path().join("newer");
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
     for (url, hint) in [
-        ("mysql://host".to_owned(), "sqlite:///path/to/file.db"),
+        ("mysql://host".to_owned(), "sqlite:///path/to/file.db or postgres://"),
         ("sqlite:relative".to_owned(), "absolute"),
         (format!("sqlite://{}", file.display()), "not a database"),
         (format!("sqlite://{}", newer.display()), "newer version"),
