@@ -187,7 +187,9 @@ fn the_table_of_topics_is_as_the_architecture_says() {
     for topic in topics::ALL {
         let payload = topic.payload.rsplit('.').next().unwrap();
         let consumers = if topic.consumers.is_empty() { "-".to_owned() } else { topic.consumers.join(", ") };
-        let row = format!("| `{}` | {payload} | {} | {consumers} |", topic.name, topic.producer);
+        let (partitions, days) = (topic.shape.partitions, topic.shape.retention_days);
+        let row =
+            format!("| `{}` | {payload} | {} | {consumers} | {partitions} | {days} |", topic.name, topic.producer);
         assert!(page.contains(&row), "ARCHITECTURE.md lacks the row\n{row}");
         assert!(tidemill_proto::pool().get_message_by_name(topic.payload).is_some(), "{} is no message", topic.payload);
     }

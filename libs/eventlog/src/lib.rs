@@ -12,6 +12,7 @@
 pub mod contract;
 mod file;
 mod kafka;
+mod metered;
 pub mod reader;
 
 use std::sync::Arc;
@@ -115,13 +116,16 @@ pub trait Subscription: Send {
     async fn release(&mut self, delivery: &Delivery, delay: std::time::Duration) -> Result<()>;
 }
 
-/// Opens the log that a URL names: `file:///path/to/events.db` (SQLite, one process, guarded by a lock file).
+/// Opens the log that a URL names: `file:///path/to/events.db` (SQLite, one process, guarded by a lock file) or
+/// `kafka://host:port,host:port?…` (Apache Kafka; contacts the brokers when they are first needed).
 pub async fn connect(url: &str) -> Result<Arc<dyn Log>> {
-    match url.split_once(':') {
-        Some(("file", _)) => Ok(Arc::new(file::FileLog::open(url).await?)),
-        _ => Err(Error::Address {
-            url: url.to_owned(),
-            reason: "unknown scheme; use file:///path/to/events.db".to_owned(),
-        }),
-    }
+    let log: Arc<dyn Log> = match url.split_once(':') {
+        Some(("file", _)) => Arc::new(file::FileLog::open(url).await?),
+        Some(("kafka", _)) => Arc::new(kafka::KafkaLog::connect(url).await?),
+        _ => {
+            let reason = "unknown scheme; use file:///path/to/events.db or kafka://host:port".to_owned();
+            return Err(Error::Address { url: url.to_owned(), reason });
+        }
+    };
+    Ok(Arc::new(metered::Metered(log)))
 }

@@ -179,7 +179,7 @@ async fn a_file_that_is_no_log_is_named_with_the_reason() {
     let newer = folder.path().join("newer");
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
     for (url, hint) in [
-        ("kafka://host".to_owned(), "file:///path/to/events.db"),
+        ("redis://host".to_owned(), "file:///path/to/events.db"),
         ("file:relative".to_owned(), "absolute"),
         (format!("file://{}", file.display()), "not a database"),
         (format!("file://{}", newer.display()), "newer version"),

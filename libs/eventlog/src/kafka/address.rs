@@ -7,6 +7,7 @@ use std::path::Path;
 
 use percent_encoding::percent_decode_str;
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 use crate::{Error, Result};
 
@@ -105,7 +106,8 @@ fn common(servers: &str) -> ClientConfig {
         .set("client.id", "tidemill")
         .set("socket.keepalive.enable", "true")
         // So that a client is back within seconds after its broker is.
-        .set("reconnect.backoff.max.ms", "1000");
+        .set("reconnect.backoff.max.ms", "1000")
+        .set_log_level(RDKafkaLogLevel::Info);
     config
 }
 

@@ -1,0 +1,123 @@
+//! Several processes on one cluster: each log here is what a process of its own would have.
+
+use std::io::BufRead;
+use std::process::{Command, Stdio};
+
+use super::*;
+
+/// What a killed consumer was told by the test that started it.
+const CHILD: &str = "TIDEMILL_TEST_KAFKA_CHILD";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_appended_is_not_appended_again() {
+    let Some(cluster) = Cluster::real() else { return };
+    let events: Vec<Event> = (0..600).map(|index| event(&index.to_string(), "k")).collect();
+    cluster.log().await.append(events[..300].to_vec()).await.unwrap();
+    // The next relay does not know how far the last one came.
+    let second = cluster.log().await;
+    second.append(events[..400].to_vec()).await.unwrap();
+    cluster.log().await.append(events[200..].to_vec()).await.unwrap();
+    second.append(events[350..].to_vec()).await.unwrap();
+    let mut member = second.subscribe(&["t"], "g").await.unwrap();
+    let ids = until(&mut member, "599").await;
+    assert_eq!(ids, (0..600).map(|index| index.to_string()).collect::<Vec<_>>());
+    cluster.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_starts_again_goes_on_where_it_was() {
+    let Some(cluster) = Cluster::real() else { return };
+    let log = cluster.log().await;
+    log.append(vec![event("1", "k"), event("2", "k"), event("3", "k")]).await.unwrap();
+    let mut member = log.subscribe(&["t"], "g").await.unwrap();
+    let first = next(&mut member).await;
+    member.commit(&first).await.unwrap();
+    assert_eq!(next(&mut member).await.event.id, "2");
+    drop((log, member));
+    let log = cluster.log().await;
+    let mut member = log.subscribe(&["t"], "g").await.unwrap();
+    for id in ["2", "3"] {
+        let delivery = next(&mut member).await;
+        assert_eq!((&*delivery.event.id, delivery.attempt), (id, 1));
+        member.commit(&delivery).await.unwrap();
+    }
+    cluster.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_work_of_a_killed_process_goes_on_with_another() {
+    if let Ok(url) = std::env::var(CHILD) {
+        return hold_one(&url).await;
+    }
+    let Some(cluster) = Cluster::real() else { return };
+    let log = cluster.log().await;
+    log.append(vec![event("1", "k"), event("2", "k")]).await.unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "kafka::tests::processes::the_work_of_a_killed_process_goes_on_with_another"])
+        .env(CHILD, &cluster.url)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("holds 1")), "the child received nothing");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let killed = Instant::now();
+    let mut member = log.subscribe(&["t"], "g").await.unwrap();
+    assert_eq!(until(&mut member, "2").await, ["1", "2"]);
+    assert!(killed.elapsed() < Duration::from_secs(30), "{:?}", killed.elapsed());
+    cluster.remove().await;
+}
+
+async fn hold_one(url: &str) {
+    let log = crate::connect(url).await.unwrap();
+    let mut member = log.subscribe(&["t"], "g").await.unwrap();
+    println!("\nholds {}", next(&mut member).await.event.id);
+    std::future::pending().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_moves_waits_for_the_event_that_is_being_handled() {
+    let Some(cluster) = Cluster::real() else { return };
+    let (log, other) = (cluster.log().await, cluster.log().await);
+    let events = (0..64).map(|index| event(&index.to_string(), &index.to_string())).collect();
+    log.append(events).await.unwrap();
+    let mut one = log.subscribe(&["t"], "g").await.unwrap();
+    let held = next(&mut one).await;
+    // The second takes half of the partitions, but none before `held` is committed.
+    let (two, ()) = tokio::join!(other.subscribe(&["t"], "g"), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        one.commit(&held).await.unwrap();
+    });
+    let mut two = two.unwrap();
+    let mut seen = vec![held.event.id];
+    while seen.len() < 64 {
+        let (member, delivery) = tokio::select! {
+            delivery = next(&mut one) => (&mut one, delivery),
+            delivery = next(&mut two) => (&mut two, delivery),
+        };
+        member.commit(&delivery).await.unwrap();
+        assert!(!seen.contains(&delivery.event.id), "{} twice", delivery.event.id);
+        seen.push(delivery.event.id);
+    }
+    cluster.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_does_not_hold_it_cannot_commit() {
+    let Some(cluster) = Cluster::real() else { return };
+    let log = cluster.log().await;
+    log.append(vec![event("1", "k")]).await.unwrap();
+    let mut one = log.subscribe(&["t"], "g").await.unwrap();
+    let delivery = next(&mut one).await;
+    one.release(&delivery, Duration::ZERO).await.unwrap();
+    let error = one.commit(&delivery).await.unwrap_err();
+    assert!(matches!(error, Error::NotHeld { offset: 0, .. }), "{error}");
+    let again = next(&mut one).await;
+    drop(one);
+    let mut two = log.subscribe(&["t"], "g").await.unwrap();
+    let delivery = next(&mut two).await;
+    assert_eq!((&*delivery.event.id, delivery.attempt), ("1", again.attempt + 1));
+    two.commit(&delivery).await.unwrap();
+    cluster.remove().await;
+}
