@@ -25,6 +25,8 @@ pub struct RawAnnotations {
     pub source_uri: String,
     /// sha256 of the source's file, in hex; empty where there is none.
     pub source_sha256: String,
+    /// Root of the [`crate::MerkleTree`] over the ids of its records in their order; empty in versions from before there was one.
+    pub merkle_root: String,
 }
 
 impl RawAnnotations {
@@ -40,6 +42,7 @@ impl RawAnnotations {
             ("purpose", self.purpose.clone()),
             ("source_uri", self.source_uri.clone()),
             ("source_sha256", self.source_sha256.clone()),
+            ("merkle_root", self.merkle_root.clone()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into()
@@ -56,6 +59,7 @@ impl RawAnnotations {
             purpose: parse(map, "purpose")?,
             source_uri: parse(map, "source_uri")?,
             source_sha256: parse(map, "source_sha256")?,
+            merkle_root: map.get("merkle_root").cloned().unwrap_or_default(),
         })
     }
 }

@@ -29,6 +29,8 @@ const ROW_GROUP_TEXT_BYTES: usize = 16 << 20;
 const BATCH_ROWS: usize = 1024;
 const BATCH_TEXT_BYTES: usize = 4 << 20;
 const ZSTD_LEVEL: i32 = 3;
+/// For shards that live until a version is made of them.
+const FAST_ZSTD_LEVEL: i32 = 1;
 
 /// Writes rows of one kind into a folder's shards. Even no rows give one shard, so that a reader always finds one.
 pub struct ShardWriter<T: Row> {
@@ -108,8 +110,8 @@ impl<T: Row> ShardWriter<T> {
             let name = format!("{}-{:05}.parquet", self.stem, self.names.len());
             let path = self.folder.join(&name);
             let file = File::create(&path).map_err(Error::io(&path))?;
-            let writer =
-                ArrowWriter::try_new(BufWriter::new(file), T::schema(), Some(properties()?)).map_err(Error::Write)?;
+            let writer = ArrowWriter::try_new(BufWriter::new(file), T::schema(), Some(properties(ZSTD_LEVEL)?))
+                .map_err(Error::Write)?;
             self.names.push(name);
             self.open = Some(writer);
         }
@@ -147,6 +149,17 @@ impl<T: Row> ShardWriter<T> {
     }
 }
 
+/// Rows as a shard in memory, packed in a hurry: for what is read again soon, and once.
+pub fn encode_shard<T: Row>(rows: &[T]) -> Result<Bytes, Error> {
+    let mut writer =
+        ArrowWriter::try_new(Vec::new(), T::schema(), Some(properties(FAST_ZSTD_LEVEL)?)).map_err(Error::Write)?;
+    for rows in rows.chunks(BATCH_ROWS) {
+        let batch = T::to_batch(rows).map_err(|e| Error::Write(ParquetError::from(e)))?;
+        writer.write(&batch).map_err(Error::Write)?;
+    }
+    Ok(writer.into_inner().map_err(Error::Write)?.into())
+}
+
 /// The rows of a shard held in memory; `name` appears in errors.
 pub fn read_shard<T: Row>(bytes: Bytes, name: &str) -> Result<impl Iterator<Item = Result<T, Error>> + use<T>, Error> {
     Ok(rows(reader::<T, _>(bytes, name, None)?, name))
@@ -170,11 +183,11 @@ pub fn count_rows(bytes: Bytes, name: &str) -> Result<usize, Error> {
     usize::try_from(builder.metadata().file_metadata().num_rows()).map_err(|e| Error::corrupt(name, e))
 }
 
-fn properties() -> Result<WriterProperties, Error> {
+fn properties(zstd_level: i32) -> Result<WriterProperties, Error> {
     Ok(WriterProperties::builder()
         .set_created_by("tidemill".into())
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).map_err(Error::Write)?))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd_level).map_err(Error::Write)?))
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some(1 << 20))

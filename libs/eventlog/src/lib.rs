@@ -13,6 +13,7 @@ pub mod contract;
 mod file;
 mod kafka;
 mod metered;
+pub mod reader;
 
 use std::sync::Arc;
 

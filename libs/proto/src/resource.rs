@@ -101,6 +101,8 @@ resources! {
     ingestion::v1::Dataset => "datasets/-",
     ingestion::v1::DatasetVersion => "datasets/-/versions/-",
     ingestion::v1::Feedback => "feedback/-",
+    ingestion::v1::TopicCursor => "dataSources/-/cursors/-",
+    ingestion::v1::TopicSegment => "dataSources/-/segments/-",
     pipeline::v1::Pipeline => "pipelines/-",
     pipeline::v1::PipelineRun => "pipelines/-/runs/-",
     preprocessing::v1::PreprocessingJob => "preprocessingJobs/-",

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidemill_dataset::{Quarantined, RawAnnotations, Record, RecordId, RecordIndex, ShardWriter};
+use tidemill_dataset::{MerkleTree, Quarantined, RawAnnotations, Record, RecordId, RecordIndex, ShardWriter};
 
 use crate::{
     error::Error,
@@ -19,6 +19,7 @@ pub(crate) struct Collection {
     quarantine: ShardWriter<Quarantined>,
     /// Where each record was first seen.
     seen: HashMap<RecordId, Box<str>>,
+    tree: MerkleTree,
     text_bytes: u64,
     refused: BTreeMap<String, u64>,
 }
@@ -31,6 +32,7 @@ impl Collection {
             records: ShardWriter::create(folder.join("data"))?,
             quarantine: ShardWriter::create(folder.join("quarantine"))?,
             seen: HashMap::new(),
+            tree: MerkleTree::default(),
             text_bytes: 0,
             refused: BTreeMap::new(),
         })
@@ -42,6 +44,7 @@ impl Collection {
             Ok(record) => match self.seen.get(&record.id) {
                 None => {
                     self.seen.insert(record.id, record.origin.as_str().into());
+                    self.tree.push(record.id);
                     self.text_bytes += record.text.len() as u64;
                     return Ok(self.records.push(record)?);
                 }
@@ -72,6 +75,12 @@ impl Collection {
         self.quarantine.finish()?;
         let index = self.folder.join("records.index");
         std::fs::write(&index, RecordIndex::of(self.seen.into_keys()).bytes()).map_err(|e| Error::file(&index, e))?;
-        Ok(RawAnnotations { record_count, text_bytes: self.text_bytes, quarantined_count, ..RawAnnotations::default() })
+        Ok(RawAnnotations {
+            record_count,
+            text_bytes: self.text_bytes,
+            quarantined_count,
+            merkle_root: self.tree.root().to_string(),
+            ..RawAnnotations::default()
+        })
     }
 }

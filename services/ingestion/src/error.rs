@@ -3,6 +3,7 @@
 use std::{io, path::Path};
 
 use tidemill_chassis::Fault;
+use tidemill_platform::{fault_of_artifacts, fault_of_resources};
 use tonic::Code;
 
 /// An error of this service's domain.
@@ -30,6 +31,20 @@ pub(crate) enum Error {
     DiskFull,
     #[error(transparent)]
     Dataset(tidemill_dataset::Error),
+    #[error(
+        "offsets from {offset} on of partition {partition} were never collected, though its cursor has passed them: restore the resource store, or make a new source"
+    )]
+    Gap { partition: i32, offset: i64 },
+    #[error(
+        "{name} is not finished, and where it ends decides where the next version begins: wait for it, or cancel it"
+    )]
+    Unfinished { name: String },
+    #[error(transparent)]
+    Topic(#[from] tidemill_eventlog::Error),
+    #[error(transparent)]
+    Resources(#[from] tidemill_resources::Error),
+    #[error(transparent)]
+    Artifacts(#[from] tidemill_artifacts::Error),
     #[error("the work was stopped")]
     Stopped,
 }
@@ -40,6 +55,19 @@ impl Error {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::File { path: path.display().to_string(), source },
+        }
+    }
+
+    /// Whether waiting can mend it.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Resources(error) => {
+                matches!(error, tidemill_resources::Error::Unavailable { .. } | tidemill_resources::Error::DiskFull(_))
+            }
+            Self::Artifacts(error) => {
+                matches!(error, tidemill_artifacts::Error::Unavailable { .. } | tidemill_artifacts::Error::DiskFull(_))
+            }
+            _ => matches!(self.reason(), (Code::Unavailable | Code::ResourceExhausted, _)),
         }
     }
 
@@ -54,7 +82,11 @@ impl Error {
             Self::Download { .. } | Self::Stopped => (Code::Unavailable, "UNAVAILABLE"),
             Self::File { .. } => (Code::FailedPrecondition, "FILE_ERROR"),
             Self::DiskFull => (Code::ResourceExhausted, "DISK_FULL"),
-            Self::Dataset(_) => (Code::Internal, "INTERNAL"),
+            Self::Gap { .. } => (Code::DataLoss, "SEGMENT_MISSING"),
+            Self::Unfinished { .. } => (Code::FailedPrecondition, "VERSION_UNFINISHED"),
+            Self::Topic(tidemill_eventlog::Error::Address { .. }) => (Code::FailedPrecondition, "TOPIC_ADDRESS"),
+            Self::Topic(_) => (Code::Unavailable, "TOPIC_UNAVAILABLE"),
+            Self::Dataset(_) | Self::Resources(_) | Self::Artifacts(_) => (Code::Internal, "INTERNAL"),
         }
     }
 }
@@ -70,9 +102,11 @@ impl From<tidemill_dataset::Error> for Error {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        match error.reason() {
-            (Code::Internal, _) => Fault::internal(error),
-            (code, reason) => Fault::new(code, reason, error.to_string()),
+        match (error.reason(), error) {
+            (_, Error::Resources(error)) => fault_of_resources(error),
+            (_, Error::Artifacts(error)) => fault_of_artifacts(error),
+            ((Code::Internal, _), error) => Fault::internal(error),
+            ((code, reason), error) => Fault::new(code, reason, error.to_string()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The service's API: validate, call the store or the jobs, map errors.
 
+use std::path::PathBuf;
+
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tidemill_artifacts::Artifacts;
@@ -14,6 +16,7 @@ use tidemill_resources::{Collection, ListPage, OutboxEvent, Page};
 use tonic::{Request, Response, Status};
 
 use crate::feedback::is_usable;
+use crate::settings::IngestionSettings;
 use crate::{kept, validate};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -25,11 +28,13 @@ pub(crate) struct Handlers {
     feedback: Collection<Feedback>,
     jobs: Jobs<DatasetVersion>,
     artifacts: Artifacts,
+    kafka_files_dir: Option<PathBuf>,
 }
 
 impl Handlers {
-    pub(crate) fn new(platform: &Platform, jobs: Jobs<DatasetVersion>) -> Self {
+    pub(crate) fn new(settings: &IngestionSettings, platform: &Platform, jobs: Jobs<DatasetVersion>) -> Self {
         Self {
+            kafka_files_dir: settings.kafka_files_dir().map(Into::into),
             sources: platform.collection(),
             datasets: platform.collection(),
             feedback: platform.collection(),
@@ -76,7 +81,7 @@ impl IngestionService for Handlers {
     async fn create_data_source(&self, request: Request<CreateDataSourceRequest>) -> Answer<DataSource> {
         let request = request.into_inner();
         let source = request.data_source.unwrap_or_default();
-        validate::check(validate::source(source.spec.as_ref()))?;
+        validate::check(validate::source(source.spec.as_ref(), self.kafka_files_dir.as_deref()))?;
         create(&self.sources, source, &request.data_source_id, &request.request_id, |_| Vec::new()).await
     }
 
@@ -113,13 +118,15 @@ impl IngestionService for Handlers {
         let request = request.into_inner();
         let version = request.dataset_version.unwrap_or_default();
         let mut wrong = validate::origin(version.origin.as_ref());
+        wrong.extend(validate::topic_end(&version));
         if let Err(reason) = validate::one_name(&request.parent, "datasets/-") {
             wrong.push(("parent".to_owned(), reason));
         }
         validate::check(wrong)?;
         self.datasets.get(&request.parent).await.map_err(fault_of_resources)?;
         self.check_origin(version.origin.as_ref()).await?;
-        let version = DatasetVersion { labels: version.labels, origin: version.origin, ..DatasetVersion::default() };
+        let DatasetVersion { labels, origin, topic_end, .. } = version;
+        let version = DatasetVersion { labels, origin, topic_end, ..DatasetVersion::default() };
         let id = request.dataset_version_id.as_str();
         Ok(Response::new(self.jobs.create(version, &request.parent, id, &request.request_id).await?))
     }

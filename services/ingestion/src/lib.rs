@@ -11,6 +11,7 @@ mod npm;
 mod records;
 mod runner;
 mod settings;
+mod topic;
 mod validate;
 mod watch;
 
@@ -21,7 +22,7 @@ use tidemill_proto::topics;
 
 pub use settings::DEFAULTS;
 
-/// The service: its API, and the task that reads dataset versions.
+/// The service: its API, the task that follows topics, and the task that reads dataset versions.
 ///
 /// # Errors
 /// Wrong settings; a work folder that cannot be made.
@@ -29,9 +30,13 @@ pub fn build(settings: &Settings, platform: &Platform) -> anyhow::Result<Service
     let own: settings::IngestionSettings = settings.section("ingestion")?;
     let at_once = own.jobs_at_once;
     let jobs = Jobs::new(platform, "ingestion", topics::INGESTION_TASKS, topics::DATASET_EVENTS);
+    let handlers = grpc::Handlers::new(&own, platform, jobs.clone());
+    let topics = topic::Topics::new(&own, platform);
     let runner = runner::SourceRunner::new(own, platform)?;
-    let handlers = grpc::Handlers::new(platform, jobs.clone());
-    Ok(Service::new("ingestion").grpc(IngestionServiceServer::new(handlers)).task(jobs.task(at_once, runner)))
+    Ok(Service::new("ingestion")
+        .grpc(IngestionServiceServer::new(handlers))
+        .task(topics.task())
+        .task(jobs.task(at_once, runner)))
 }
 
 #[cfg(test)]

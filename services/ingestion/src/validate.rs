@@ -1,14 +1,17 @@
 //! Checks of what callers send; every wrong field of a request is named at once.
 
+use std::path::{Component, Path};
+
 use regex::RegexBuilder;
 use tidemill_chassis::Fault;
 use tidemill_proto::ingestion::v1::feedback::Rating;
-use tidemill_proto::ingestion::v1::{Feedback, dataset_version::Origin};
+use tidemill_proto::ingestion::v1::{DatasetVersion, Feedback, dataset_version::Origin};
 use tidemill_proto::names;
 use tidemill_proto::r#type::v1::{ConsentBasis, RecordFormat, SourceSpec};
 
 use crate::files::globs;
 use crate::location::Location;
+use crate::topic::Decoder;
 
 /// A record becomes one cell of a Parquet column with 32-bit offsets.
 const MOST_RECORD_BYTES: i64 = 1 << 30;
@@ -23,8 +26,8 @@ pub(crate) fn check(fields: Fields) -> Result<(), Fault> {
     if fields.is_empty() { Ok(()) } else { Err(Fault::invalid_fields(fields)) }
 }
 
-/// What is wrong with a source.
-pub(crate) fn source(spec: Option<&SourceSpec>) -> Fields {
+/// What is wrong with a source. `files_dir` is where the uri of a topic may name files.
+pub(crate) fn source(spec: Option<&SourceSpec>, files_dir: Option<&Path>) -> Fields {
     let mut fields = Fields::new();
     let mut wrong = |field: &str, text: String| fields.push((format!("data_source.spec{field}"), text));
     let Some(spec) = spec else {
@@ -32,24 +35,12 @@ pub(crate) fn source(spec: Option<&SourceSpec>) -> Fields {
         return fields;
     };
     match Location::parse(&spec.uri) {
-        Err(reason) => wrong(".uri", reason),
-        Ok(Location::Npm { .. }) if spec.sha256.is_empty() => {
-            wrong(".sha256", "it is required for npm: sources".to_owned())
+        Err(reason) => {
+            wrong(".uri", reason);
+            files(spec, false, &mut wrong);
         }
-        Ok(_) => {}
-    }
-    if !spec.sha256.is_empty() && (spec.sha256.len() != 64 || !spec.sha256.bytes().all(|b| b.is_ascii_hexdigit())) {
-        wrong(".sha256", "it should be 64 hex digits".to_owned());
-    }
-    if let Err((index, reason)) = globs(&spec.include) {
-        wrong(&format!(".include[{index}]"), reason);
-    }
-    match RecordFormat::try_from(spec.format) {
-        Ok(RecordFormat::Text | RecordFormat::Jsonl) => {}
-        _ => wrong(".format", "it is required: RECORD_FORMAT_TEXT or RECORD_FORMAT_JSONL".to_owned()),
-    }
-    if let Err(error) = RegexBuilder::new(&spec.metadata_pattern).size_limit(PATTERN_BYTES).build() {
-        wrong(".metadata_pattern", error.to_string());
+        Ok(Location::Topic) => topic(spec, files_dir, &mut wrong),
+        Ok(location) => files(spec, matches!(location, Location::Npm { .. }), &mut wrong),
     }
     if spec.license.is_empty() {
         wrong(".license", "it is required: an SPDX expression or a name".to_owned());
@@ -59,6 +50,89 @@ pub(crate) fn source(spec: Option<&SourceSpec>) -> Fields {
     }
     if !(0..=MOST_RECORD_BYTES).contains(&spec.max_record_bytes) {
         wrong(".max_record_bytes", format!("{} should be 0 to {MOST_RECORD_BYTES}", spec.max_record_bytes));
+    }
+    fields
+}
+
+/// What is wrong with a source of files.
+fn files(spec: &SourceSpec, is_package: bool, wrong: &mut impl FnMut(&str, String)) {
+    if spec.sha256.is_empty() && is_package {
+        wrong(".sha256", "it is required for npm: sources".to_owned());
+    }
+    if !spec.sha256.is_empty() && (spec.sha256.len() != 64 || !spec.sha256.bytes().all(|b| b.is_ascii_hexdigit())) {
+        wrong(".sha256", "it should be 64 hex digits".to_owned());
+    }
+    if let Err((index, reason)) = globs(&spec.include) {
+        wrong(&format!(".include[{index}]"), reason);
+    }
+    match RecordFormat::try_from(spec.format) {
+        Ok(RecordFormat::Text | RecordFormat::Jsonl) => {}
+        _ => wrong(".format", "it is required: RECORD_FORMAT_TEXT or RECORD_FORMAT_JSONL for files".to_owned()),
+    }
+    if let Err(error) = RegexBuilder::new(&spec.metadata_pattern).size_limit(PATTERN_BYTES).build() {
+        wrong(".metadata_pattern", error.to_string());
+    }
+    if spec.kafka.is_some() {
+        wrong(".kafka", "it is only for kafka: sources".to_owned());
+    }
+}
+
+/// What is wrong with a topic.
+fn topic(spec: &SourceSpec, files_dir: Option<&Path>, wrong: &mut impl FnMut(&str, String)) {
+    let for_files = [
+        (".sha256", spec.sha256.is_empty()),
+        (".include", spec.include.is_empty()),
+        (".metadata_pattern", spec.metadata_pattern.is_empty()),
+    ];
+    for (field, _) in for_files.into_iter().filter(|(_, empty)| !empty) {
+        wrong(field, "it is only for sources of files: leave it empty".to_owned());
+    }
+    if let Err(reason) = named_files(&spec.uri, files_dir) {
+        wrong(".uri", reason);
+    } else if let Err(error) = tidemill_eventlog::reader::open(&spec.uri, "") {
+        wrong(".uri", error.to_string());
+    }
+    if let Err(found) = Decoder::new(spec) {
+        found.into_iter().for_each(|(field, text)| wrong(&field, text));
+    }
+}
+
+/// Whether the files that a topic's uri names may be read for it.
+fn named_files(uri: &str, files_dir: Option<&Path>) -> Result<(), String> {
+    let (_, query) = uri.split_once('?').unwrap_or((uri, ""));
+    for (name, path) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        if !name.ends_with("_file") {
+            continue;
+        }
+        let path = Path::new(path);
+        // Nothing that is read in another way later: neither `..` nor an encoded slash.
+        let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+            && !path.to_string_lossy().contains('%');
+        match files_dir {
+            Some(dir) if plain && path.starts_with(dir) => {}
+            Some(dir) => return Err(format!("{name} should be a file below {}", dir.display())),
+            None => {
+                return Err(format!("{name} needs the setting ingestion.kafka_files_dir, the folder of such files"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with where a version should end in a topic.
+pub(crate) fn topic_end(version: &DatasetVersion) -> Fields {
+    let mut fields = Fields::new();
+    let mut wrong =
+        |field: &str, text: &str| fields.push((format!("dataset_version.topic_end{field}"), text.to_owned()));
+    let Some(end) = &version.topic_end else { return fields };
+    if !matches!(version.origin, Some(Origin::DataSource(_))) {
+        wrong("", "it is only for versions of a data source");
+    }
+    if end.wait.is_some_and(|wait| wait.seconds < 0 || wait.nanos < 0) {
+        wrong(".wait", "it is negative");
+    }
+    if end.max_record_count < 0 {
+        wrong(".max_record_count", "it is negative; use 0 for the usual limit");
     }
     fields
 }

@@ -108,3 +108,11 @@ fn a_damaged_or_foreign_shard_is_refused_by_name() {
         }
     }
 }
+
+#[test]
+fn a_shard_made_in_memory_reads_like_one_on_disk() {
+    let rows: Vec<Record> = (0..3000).map(record).collect();
+    let shard = encode_shard(&rows).unwrap();
+    assert_eq!(read_shard::<Record>(shard, "segment").unwrap().map(Result::unwrap).collect::<Vec<_>>(), rows);
+    assert_eq!(count_rows(encode_shard::<Record>(&[]).unwrap(), "segment").unwrap(), 0);
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use flate2::{Compression, write::GzEncoder};
 use tidemill_proto::ingestion::v1::*;
-use tidemill_proto::r#type::v1::{RecordFormat, SourceSpec, State};
+use tidemill_proto::r#type::v1::{KafkaOptions, RecordFormat, SourceSpec, State};
 use tonic::Code;
 
 use super::bench::Bench;
@@ -224,5 +224,46 @@ async fn every_wrong_field_is_named_at_once() {
         ["uri", "sha256", "include[1]", "format", "metadata_pattern", "license", "consent_basis", "max_record_bytes"]
     {
         assert!(status.message().contains(&format!("data_source.spec.{field}: ")), "{field}: {}", status.message());
+    }
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_a_topic_is_named_at_once() {
+    let mut bench = Bench::with("kafka_files_dir = \"/etc/tidemill/kafka\"").await;
+    let topic = |query: &str| SourceSpec {
+        uri: format!("kafka://127.0.0.1:1/docs{query}"),
+        format: RecordFormat::Json.into(),
+        ..Bench::spec("/".as_ref(), RecordFormat::Json)
+    };
+    let mut wrong = async |spec: SourceSpec| {
+        let data_source = Some(DataSource { spec: Some(spec), ..DataSource::default() });
+        let request = CreateDataSourceRequest { data_source, ..Default::default() };
+        let status = bench.client.create_data_source(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        status.message().to_owned()
+    };
+    let kafka = KafkaOptions { text_field: "a..b".to_owned(), envelope: 7, ..KafkaOptions::default() };
+    let for_files = SourceSpec {
+        sha256: "0".repeat(64),
+        include: vec!["*".to_owned()],
+        metadata_pattern: "x".to_owned(),
+        license: String::new(),
+        kafka: Some(kafka),
+        ..topic("?colour=blue")
+    };
+    let said = wrong(for_files).await;
+    for field in ["uri", "sha256", "include", "metadata_pattern", "license", "kafka.text_field", "kafka.envelope"] {
+        assert!(said.contains(&format!("data_source.spec.{field}: ")), "{field}: {said}");
+    }
+    assert!(wrong(SourceSpec { uri: "kafka://127.0.0.1:1".to_owned(), ..topic("") }).await.contains("name the topic"));
+    assert!(
+        wrong(SourceSpec { kafka: None, format: RecordFormat::Jsonl.into(), ..topic("") })
+            .await
+            .contains("spec.format: ")
+    );
+    // A file that is not for Kafka could be sent to whoever's server the uri names.
+    for file in ["/etc/shadow", "/etc/tidemill/kafka/../keys", "/etc/tidemill/kafka%2f..%2fkeys", "keys"] {
+        let said = wrong(topic(&format!("?security_protocol=ssl&ssl_ca_file={file}"))).await;
+        assert!(said.contains("ssl_ca_file should be a file below /etc/tidemill/kafka"), "{said}");
     }
 }

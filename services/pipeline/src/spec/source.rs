@@ -8,8 +8,10 @@ pub(super) fn check(source: &SourceSpec, wrong: &mut Wrong) {
     let package = source.uri.strip_prefix("npm:");
     match (source.uri.as_str(), package) {
         ("", _) => wrong.add("source.uri", "it is required"),
+        // The rest of a topic's uri is for ingestion to check.
+        (uri, None) if uri.starts_with("kafka://") => {}
         (uri, None) => wrong.unless(uri.starts_with("file:///") && uri.len() > "file:///".len(), "source.uri", || {
-            format!("{uri:?} should begin with file:/// and a path, or npm:")
+            format!("{uri:?} should begin with file:/// and a path, npm: or kafka://")
         }),
         (uri, Some(package)) => {
             // The first `@` may be that of a scope.
