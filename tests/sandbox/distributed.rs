@@ -78,7 +78,7 @@ impl Distributed {
         }
         drop(ports);
         let mut started = Self {
-            endpoints: Endpoints { pid: std::process::id(), grpc: places["gateway"][0].0, http: places["gateway"][0].1 },
+            endpoints: endpoints_of(std::process::id(), places["gateway"][0]),
             replicas: Vec::new(),
         };
         for service in SERVICES {
@@ -152,7 +152,7 @@ impl Distributed {
 
     async fn wait_until_serving(&mut self, at: usize) -> Result<()> {
         let replica = &mut self.replicas[at];
-        let endpoints = Endpoints { pid: replica.child.id(), grpc: replica.grpc, http: replica.http };
+        let endpoints = endpoints_of(replica.child.id(), (replica.grpc, replica.http));
         let clients = Clients::connect(&endpoints)?;
         tokio::select! {
             ready = clients.ready() => ready.with_context(|| format!("{} at {}", replica.service, replica.grpc)),
@@ -186,6 +186,10 @@ impl Ports {
         self.0.push(listener);
         Ok(address)
     }
+}
+
+fn endpoints_of(pid: u32, (grpc, http): (SocketAddr, SocketAddr)) -> Endpoints {
+    Endpoints { pid, grpc, http, admin: None }
 }
 
 fn toml(
