@@ -1,7 +1,7 @@
 //! The adapter for Apache Kafka: `kafka://b1:9092,b2:9092?topic_prefix=…&replication_factor=…` and the parameters of [`address`].
 //!
-//! The prefix stands before the names of topics and groups, so that several installations share a cluster. Nothing is contacted
-//! before it is needed: a broker that is away at start is an error of each call until it is back, and of no other.
+//! The prefix stands before the names of topics and groups, so that several installations share a cluster. To connect waits for
+//! nobody: while the brokers are away, also at start, each call says so after a while, and the first one after they are back succeeds.
 
 pub(crate) mod address;
 mod append;

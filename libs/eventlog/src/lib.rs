@@ -24,6 +24,11 @@ use bytes::Bytes;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// Unique id. Consumers are idempotent on it; appending the same id to the same topic again changes nothing.
+    ///
+    /// A file keeps that promise for ever. Kafka knows no ids, so there it holds within bounds: for the last 16,384 ids that a process
+    /// appended to or saw in a topic, and, of what other processes appended, for the last 1,024 events of each partition; and it
+    /// holds for processes that append one after the other (as relays do: one has the outbox at a time), not for two that append
+    /// the same id at the same instant.
     pub id: String,
     /// Where it goes.
     pub topic: String,

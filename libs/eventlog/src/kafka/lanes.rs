@@ -92,6 +92,12 @@ impl Lanes {
         lane.waiting.len()
     }
 
+    /// The first offset that is not committed, as far as this member knows.
+    pub(super) fn uncommitted(&self, place: &Place) -> Option<i64> {
+        let lane = self.lanes.get(place)?;
+        lane.waiting.front().map(|(first, _)| *first).or((lane.committed > 0).then_some(lane.committed))
+    }
+
     pub(super) fn waiting(&self, place: &Place) -> usize {
         self.lanes.get(place).map_or(0, |lane| lane.waiting.len())
     }

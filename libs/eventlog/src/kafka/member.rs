@@ -143,9 +143,13 @@ impl Subscription for Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // Whoever drops the consumer last leaves the group, which takes a moment: that is to be the thread.
-        self.consumer = None;
         self.membership.leaving.store(true, Ordering::SeqCst);
+        if let Some(consumer) = self.consumer.take() {
+            // Leaving takes a moment, which is not to be one of the runtime's threads. The polling thread wakes up from it, and
+            // would end without it too, at its next look.
+            let leave = move || consumer.unsubscribe();
+            let _ = std::thread::Builder::new().name("kafka leave".to_owned()).spawn(leave);
+        }
     }
 }
 

@@ -163,10 +163,11 @@ impl ClientContext for Membership {
         let lanes = lock(&self.lanes);
         for place in lanes.places() {
             let topic = statistics.topics.get(&self.topics.real_name(&place.0));
-            let unfetched = topic.and_then(|topic| topic.partitions.get(&place.1)).map(|known| known.consumer_lag);
-            // Negative where the client does not know yet.
-            if let Some(unfetched) = unfetched.filter(|lag| *lag >= 0) {
-                self.lag.set(&self.group, place, unfetched + lanes.waiting(place) as i64);
+            let end = topic.and_then(|topic| topic.partitions.get(&place.1)).map(|known| known.hi_offset);
+            // Negative where the client does not know yet. Where nothing was fetched there is nothing to do.
+            if let Some(end) = end.filter(|end| *end >= 0) {
+                let lag = end - lanes.uncommitted(place).unwrap_or(end);
+                self.lag.set(&self.group, place, lag.max(0));
             }
         }
     }

@@ -3,6 +3,7 @@
 mod faults;
 mod foreign;
 mod processes;
+mod restarts;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -121,3 +121,29 @@ async fn what_a_member_does_not_hold_it_cannot_commit() {
     two.commit(&delivery).await.unwrap();
     cluster.remove().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_of_a_group_is_what_it_has_not_committed() {
+    let Some(cluster) = Cluster::real() else { return };
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
+    let log = cluster.log().await;
+    let events = (0..30).map(|index| event(&index.to_string(), &index.to_string())).collect();
+    log.append(events).await.unwrap();
+    let mut member = log.subscribe(&["t"], "lagging").await.unwrap();
+    let lag = async |events: &str| {
+        let line = format!("tidemill_consumer_lag{{topic=\"t\",group=\"lagging\"}} {events}\n");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !recorder.render().contains(&line) {
+            assert!(Instant::now() < deadline, "no {line} in {}", recorder.render());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    lag("30").await;
+    for _ in 0..20 {
+        let delivery = next(&mut member).await;
+        member.commit(&delivery).await.unwrap();
+    }
+    lag("10").await;
+    assert!(recorder.render().contains("tidemill_eventlog_append_duration_seconds"));
+    cluster.remove().await;
+}
