@@ -29,23 +29,19 @@ async fn a_server_that_answers_500_a_few_times_is_asked_again() {
     proxy.set(Fault::Http500(3));
     let artifacts = Artifacts::connect(&url).await.unwrap();
     assert_eq!(proxy.fault(), Fault::None);
-    let again = || {
-        // Connections that are kept alive would not meet the fault.
-        proxy.set(Fault::Reset);
-        proxy.set(Fault::Http500(3));
-    };
-    again();
+    let again = async || proxy.set_anew(Fault::Http500(3)).await;
+    again().await;
     let (digest, _) = artifacts.put("abc").await.unwrap();
     assert_eq!(direct.get(&digest).await.unwrap(), "abc");
-    again();
+    again().await;
     assert_eq!(artifacts.get(&digest).await.unwrap(), "abc");
-    again();
+    again().await;
     artifacts.claim("a", &digest).await.unwrap();
     assert_eq!(direct.resolve("a").await.unwrap(), Some(digest));
     let folder = tempfile::tempdir().unwrap();
     let (file, large) = (folder.path().join("large"), bytes(40 << 20));
     std::fs::write(&file, &large).unwrap();
-    again();
+    again().await;
     let (digest, _) = artifacts.put_file(&file).await.unwrap();
     direct.verify(&digest).await.unwrap();
 }
@@ -54,8 +50,7 @@ async fn a_server_that_answers_500_a_few_times_is_asked_again() {
 async fn a_server_that_keeps_answering_500_is_unavailable_within_its_bounds() {
     let Some((proxy, url, _)) = proxied("down").await else { return };
     let artifacts = Artifacts::connect(&url).await.unwrap();
-    proxy.set(Fault::Reset);
-    proxy.set(Fault::Http500(1000));
+    proxy.set_anew(Fault::Http500(1000)).await;
     let begin = Instant::now();
     match artifacts.put("abc").await {
         Err(Error::Unavailable { reason, .. }) => assert!(reason.contains("500"), "{reason}"),
@@ -76,8 +71,7 @@ async fn what_breaks_off_is_resumed_or_an_error_and_never_taken_for_whole() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("file");
     for most in [100_000, 1_500_000] {
-        proxy.set(Fault::Reset);
-        proxy.set(Fault::Cut(most));
+        proxy.set_anew(Fault::Cut(most)).await;
         match artifacts.get(&digest).await {
             Ok(whole) => assert!(whole == large),
             Err(Error::Unavailable { .. }) => println!("cut after {most} bytes: unavailable"),

@@ -34,6 +34,8 @@ pub enum Fault {
 pub struct Proxy {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
+    /// How many connections there are.
+    open: watch::Sender<usize>,
     listening: JoinHandle<()>,
 }
 
@@ -43,8 +45,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
         let address = listener.local_addr().expect("the port's address");
         let fault = watch::Sender::new(Fault::None);
-        let listening = tokio::spawn(listen(listener, server, fault.clone()));
-        Proxy { address, fault, listening }
+        let open = watch::Sender::new(0);
+        let listening = tokio::spawn(listen(listener, server, fault.clone(), open.clone()));
+        Proxy { address, fault, open, listening }
     }
 
     /// Where it listens.
@@ -55,6 +58,13 @@ impl Proxy {
     /// Begins a fault; the one before ends.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// Resets the connections that there are, then begins a fault: so that new ones meet it, and none that was kept alive.
+    pub async fn set_anew(&self, fault: Fault) {
+        self.set(Fault::Reset);
+        self.open.subscribe().wait_for(|open| *open == 0).await.expect("the proxy holds the count");
+        self.set(fault);
     }
 
     /// Ends the fault.
@@ -74,11 +84,16 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, server: SocketAddr, fault: watch::Sender<Fault>) {
+async fn listen(listener: TcpListener, server: SocketAddr, fault: watch::Sender<Fault>, open: watch::Sender<usize>) {
     // Connections end with the proxy.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        connections.spawn(connection(client, server, fault.clone()));
+        let (fault, open) = (fault.clone(), open.clone());
+        open.send_modify(|open| *open += 1);
+        connections.spawn(async move {
+            connection(client, server, fault).await;
+            open.send_modify(|open| *open -= 1);
+        });
         while connections.try_join_next().is_some() {}
     }
 }

@@ -1,5 +1,5 @@
-//! What callers of the store see while PostgreSQL is restarted, or cut off at the worst moment. Runs where TIDEMILL_TEST_POSTGRES is set,
-//! with a server of its own.
+//! What callers of the store see while PostgreSQL is restarted, or cut off at the worst moment. Runs where TIDEMILL_TEST_POSTGRES is set;
+//! the server that is restarted is one of the test's own.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,21 +12,22 @@ use tidemill_resources::{Batch, Error, List, OutboxEvent, Store, Write};
 
 const HEALED: Duration = Duration::from_secs(15);
 
-fn server() -> Option<Server> {
-    if std::env::var("TIDEMILL_TEST_POSTGRES").is_err() {
+/// The server's URL, with a schema of the test's own.
+fn url(test: &str) -> Option<String> {
+    let Ok(url) = std::env::var("TIDEMILL_TEST_POSTGRES") else {
         println!("skipped: postgres faults: TIDEMILL_TEST_POSTGRES is not set; run make deps-up");
         return None;
-    }
-    Some(Server::start("postgres"))
+    };
+    let mark = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    // What a proxy is to read is not encrypted.
+    Some(format!("{url}?sslmode=disable&schema={test}_{mark}"))
 }
 
-/// The server's URL, and the same by way of a proxy. What the proxy is to read is not encrypted.
-async fn proxied(server: &Server) -> (String, String, Proxy) {
-    let url = server.variable("TIDEMILL_TEST_POSTGRES");
+/// The same server by way of a proxy.
+async fn proxied(url: &str) -> (String, Proxy) {
     let place = url.split('@').nth(1).unwrap().split('/').next().unwrap();
     let proxy = Proxy::start(place.parse().unwrap()).await;
-    let by_proxy = url.replace(place, &proxy.address().to_string());
-    (url, format!("{by_proxy}?sslmode=disable"), proxy)
+    (url.replace(place, &proxy.address().to_string()), proxy)
 }
 
 fn batch(name: &str) -> Batch {
@@ -44,8 +45,8 @@ fn batch(name: &str) -> Batch {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_retried_and_written_once() {
-    let Some(server) = server() else { return };
-    let (url, by_proxy, proxy) = proxied(&server).await;
+    let Some(url) = url("lost") else { return };
+    let (by_proxy, proxy) = proxied(&url).await;
     let store = tidemill_resources::connect(&by_proxy).await.unwrap();
     proxy.set(Fault::LoseAnswer(b"COMMIT"));
     assert!(matches!(store.commit(batch("models/a")).await, Err(Error::Unavailable { .. })));
@@ -58,7 +59,10 @@ async fn a_commit_whose_answer_is_lost_is_retried_and_written_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarts_in_the_middle_of_transactions_lose_and_double_nothing() {
-    let Some(server) = server() else { return };
+    if url("restarts").is_none() {
+        return;
+    }
+    let server = Server::start("postgres");
     let url = server.variable("TIDEMILL_TEST_POSTGRES");
     let store = tidemill_resources::connect(&url).await.unwrap();
     let (stop, unavailable) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -111,8 +115,8 @@ async fn restarts_in_the_middle_of_transactions_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_cut_off_gives_up_before_another_leads() {
-    let Some(server) = server() else { return };
-    let (url, by_proxy, proxy) = proxied(&server).await;
+    let Some(url) = url("leader") else { return };
+    let (by_proxy, proxy) = proxied(&url).await;
     let one = tidemill_resources::connect(&by_proxy).await.unwrap();
     let other = tidemill_resources::connect(&url).await.unwrap();
     let mut leadership = one.lead().await.unwrap().unwrap();
@@ -138,8 +142,8 @@ async fn a_leader_that_is_cut_off_gives_up_before_another_leads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_server_holds_callers_no_longer_than_their_bound_and_is_used_again() {
-    let Some(server) = server() else { return };
-    let (_, by_proxy, proxy) = proxied(&server).await;
+    let Some(url) = url("stall") else { return };
+    let (by_proxy, proxy) = proxied(&url).await;
     let store: Arc<dyn Store> = tidemill_resources::connect(&by_proxy).await.unwrap();
     store.commit(batch("models/a")).await.unwrap();
     proxy.set(Fault::Stall);
