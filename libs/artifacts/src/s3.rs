@@ -24,7 +24,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long the server may say nothing, while it takes a part as well as while it sends one. A whole transfer may take as long as it needs.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How often, and for how long, a request that the server failed is tried again.
-const RETRIES: usize = 8;
+const RETRIES: usize = 20;
 const RETRYING: Duration = Duration::from_secs(15);
 
 /// Opens a bucket, and looks whether it is there.
