@@ -23,7 +23,7 @@ const FLOWING: Duration = Duration::from_millis(20);
 /// How long a stream just opened may take to begin.
 const OPENING: Duration = Duration::from_secs(1);
 /// How often is looked whether a worker without output has begun.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the rest may take once the worker has ended.
 const ENDING: Duration = Duration::from_secs(20);
 /// How often a stream that breaks is opened anew for one read.
@@ -203,6 +203,9 @@ impl KubernetesLauncher {
             output.source = Source::Closed;
         }
         if matches!(output.source, Source::Drained) {
+            return Ok(false);
+        }
+        if !standing::has_begun(pod) {
             return Ok(false);
         }
         let container = self.template.container();
