@@ -52,11 +52,19 @@ impl Edge {
             }
             7 => {
                 let list = training::ListTrainingJobsRequest::default();
-                TrainingServiceClient::new(self.grpc.clone()).list_training_jobs(list).await.map(drop).context("ListTrainingJobs")
+                TrainingServiceClient::new(self.grpc.clone())
+                    .list_training_jobs(list)
+                    .await
+                    .map(drop)
+                    .context("ListTrainingJobs")
             }
             _ => {
                 let list = inference::ListDeploymentsRequest::default();
-                InferenceServiceClient::new(self.grpc.clone()).list_deployments(list).await.map(drop).context("ListDeployments")
+                InferenceServiceClient::new(self.grpc.clone())
+                    .list_deployments(list)
+                    .await
+                    .map(drop)
+                    .context("ListDeployments")
             }
         }
     }
@@ -64,12 +72,16 @@ impl Edge {
     /// A streamed completion, read to its `[DONE]`.
     async fn stream(&self, number: usize) -> Result<()> {
         let text = self.send(number, true).await?.text().await.context("the stream broke")?;
-        ensure!(text.contains("[DONE]") && !text.contains("\"error\""), "the stream ended with {text:?}");
+        ensure!(text.contains("[DONE]") && !text.contains("data: {\"error\""), "the stream ended with {text:?}");
         Ok(())
     }
 
     async fn http(&self, path: &str) -> Result<String> {
-        let response = if path == "/v1/models" { self.at(0, |base| self.client.get(format!("{base}{path}"))).await? } else { self.send(1, false).await? };
+        let response = if path == "/v1/models" {
+            self.at(0, |base| self.client.get(format!("{base}{path}"))).await?
+        } else {
+            self.send(1, false).await?
+        };
         Ok(response.text().await?)
     }
 
@@ -176,7 +188,11 @@ async fn a_rolling_restart_of_everything_fails_no_request() {
     stop.store(true, Ordering::Relaxed);
     let failures = traffic.await.unwrap();
     let (seconds, done) = (started.elapsed().as_secs_f64(), done.load(Ordering::Relaxed));
-    println!("{done} requests in {seconds:.0} s ({:.0}/s) over 16 restarts, {} failed", done as f64 / seconds, failures.len());
+    println!(
+        "{done} requests in {seconds:.0} s ({:.0}/s) over 16 restarts, {} failed",
+        done as f64 / seconds,
+        failures.len()
+    );
     assert!(failures.is_empty(), "{} of {done} failed: {:#?}", failures.len(), &failures[..failures.len().min(10)]);
     distributed.terminate().await.unwrap();
 }

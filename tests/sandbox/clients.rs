@@ -37,7 +37,8 @@ pub struct Clients {
 impl Clients {
     /// Clients of a daemon; connects at the first call.
     pub fn connect(endpoints: &Endpoints) -> Result<Self> {
-        let channel = transport::remote(&format!("http://{}", endpoints.grpc), &Default::default()).map_err(anyhow::Error::msg)?;
+        let channel = transport::remote(&format!("http://{}", endpoints.grpc), &Default::default())
+            .map_err(anyhow::Error::msg)?;
         Ok(Self {
             ingestion: IngestionServiceClient::new(channel.clone()),
             preprocessing: PreprocessingServiceClient::new(channel.clone()),

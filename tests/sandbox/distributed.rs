@@ -27,8 +27,9 @@ struct Servers {
 impl Servers {
     fn from_environment(name: &str) -> Result<Self> {
         let at = |server: &str| {
-            std::env::var(format!("TIDEMILL_TEST_{server}"))
-                .with_context(|| format!("TIDEMILL_TEST_{server} is not set; run `make deps-up`, then `.ci/deps run <command>`"))
+            std::env::var(format!("TIDEMILL_TEST_{server}")).with_context(|| {
+                format!("TIDEMILL_TEST_{server} is not set; run `make deps-up`, then `.ci/deps run <command>`")
+            })
         };
         let s3 = at("S3")?;
         let (bucket, query) = s3.split_once('?').context("TIDEMILL_TEST_S3 has no parameters")?;
@@ -64,7 +65,12 @@ impl Distributed {
     ///
     /// # Errors
     /// A server that is not named, a program that is not built, a process that does not come up.
-    pub async fn start(folder: &Path, replicas: usize, edge: Option<(SocketAddr, SocketAddr)>, more: &str) -> Result<Self> {
+    pub async fn start(
+        folder: &Path,
+        replicas: usize,
+        edge: Option<(SocketAddr, SocketAddr)>,
+        more: &str,
+    ) -> Result<Self> {
         let name = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let servers = Servers::from_environment(&name)?;
         let mut places: BTreeMap<&str, Vec<(SocketAddr, SocketAddr)>> = BTreeMap::new();
@@ -77,10 +83,8 @@ impl Distributed {
             }
         }
         drop(ports);
-        let mut started = Self {
-            endpoints: endpoints_of(std::process::id(), places["gateway"][0]),
-            replicas: Vec::new(),
-        };
+        let mut started =
+            Self { endpoints: endpoints_of(std::process::id(), places["gateway"][0]), replicas: Vec::new() };
         for service in SERVICES {
             for (index, (grpc, http)) in places[service].iter().enumerate() {
                 let own = folder.join(format!("{service}-{index}"));

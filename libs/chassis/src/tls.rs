@@ -41,7 +41,8 @@ impl ServerTls {
                 None => ServerConfig::builder().with_no_client_auth(),
             };
             let config = builder.with_single_cert(certificates(&certificate)?, private_key(&key)?);
-            let mut config = config.map_err(|error| format!("{} and {}: {error}", certificate.display(), key.display()))?;
+            let mut config =
+                config.map_err(|error| format!("{} and {}: {error}", certificate.display(), key.display()))?;
             config.alpn_protocols = vec![b"h2".to_vec()];
             Ok(config)
         };
@@ -144,7 +145,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{} holds no private key in PEM: {error}", path.display()))
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|error| format!("{} holds no private key in PEM: {error}", path.display()))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, String> {

@@ -62,7 +62,8 @@ impl Clients {
                 Err(reason) => mistakes.push(format!("services.{service}: {reason}")),
             }
         }
-        clients.apart = Arc::new(addresses.services.into_iter().filter(|(_, uris)| !uris.is_empty()).map(|(s, _)| s).collect());
+        clients.apart =
+            Arc::new(addresses.services.into_iter().filter(|(_, uris)| !uris.is_empty()).map(|(s, _)| s).collect());
         if mistakes.is_empty() { Ok(clients) } else { Err(Mistakes(mistakes)) }
     }
 

@@ -29,7 +29,10 @@ pub(crate) struct Connection {
 }
 
 /// Accepts until the stream is dropped; then the port is closed.
-pub(crate) fn incoming(listener: TcpListener, tls: Option<ServerTls>) -> impl Stream<Item = std::io::Result<Connection>> {
+pub(crate) fn incoming(
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+) -> impl Stream<Item = std::io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
         loop {
@@ -78,7 +81,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

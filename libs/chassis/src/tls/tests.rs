@@ -25,7 +25,8 @@ impl Authority {
     /// A certificate for `localhost`, and its key, in two files.
     fn sign(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let certificate =
+            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
         let (at, key_at) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
         std::fs::write(&at, certificate.pem()).unwrap();
         std::fs::write(&key_at, key.serialize_pem()).unwrap();

@@ -72,7 +72,9 @@ impl Replicas {
                     let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
                     Ok((host.trim_matches(['[', ']']).to_owned(), port))
                 }
-                (Some("http"), _) => Err(format!("{text:?} should begin with https://, as TLS certificates are configured")),
+                (Some("http"), _) => {
+                    Err(format!("{text:?} should begin with https://, as TLS certificates are configured"))
+                }
                 (Some("https"), _) => Err(format!("{text:?} needs TLS certificates: set services.tls_ca_file")),
                 _ => Err(example),
             }

@@ -91,8 +91,8 @@ impl Installation {
         let mut last = None;
         for attempt in 0..300 {
             let replica = &self.replicas[attempt % self.replicas.len()];
-            let channel =
-                transport::remote(&format!("http://127.0.0.1:{}", replica.port), &Default::default()).map_err(anyhow::Error::msg)?;
+            let channel = transport::remote(&format!("http://127.0.0.1:{}", replica.port), &Default::default())
+                .map_err(anyhow::Error::msg)?;
             match tokio::time::timeout(Duration::from_secs(5), ask(IngestionServiceClient::new(channel))).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => return Err(status.into()),

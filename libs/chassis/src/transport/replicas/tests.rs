@@ -21,7 +21,10 @@ struct Replica {
 
 #[tonic::async_trait]
 impl Health for Replica {
-    async fn check(&self, _: tonic::Request<HealthCheckRequest>) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        _: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
         tokio::time::sleep(self.pause).await;
         if self.unavailable {
             return Err(Status::unavailable("this replica is stopping"));
@@ -36,12 +39,17 @@ impl Health for Replica {
     }
 }
 
-async fn start(replica: Replica, listener: TcpListener) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+async fn start(
+    replica: Replica,
+    listener: TcpListener,
+) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let server = tonic::transport::Server::builder()
-        .add_service(HealthServer::new(replica))
-        .serve_with_incoming_shutdown(crate::server::incoming::incoming(listener, None), stop.clone().cancelled_owned());
+    let server =
+        tonic::transport::Server::builder().add_service(HealthServer::new(replica)).serve_with_incoming_shutdown(
+            crate::server::incoming::incoming(listener, None),
+            stop.clone().cancelled_owned(),
+        );
     (address, stop, tokio::spawn(async move { server.await.unwrap() }))
 }
 
