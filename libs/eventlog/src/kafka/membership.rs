@@ -44,6 +44,8 @@ pub(super) struct Membership {
     pub(super) leaving: AtomicBool,
     /// Why the member cannot go on, if so.
     pub(super) lost: Mutex<Option<String>>,
+    /// Partitions that have enough waiting here.
+    paused: Mutex<HashSet<Place>>,
     /// Partitions that are to go as soon as their events are committed.
     going: Mutex<Option<(TopicPartitionList, Instant)>>,
 }
@@ -60,22 +62,22 @@ impl Membership {
             shares: AtomicU32::new(0),
             leaving: AtomicBool::new(false),
             lost: Mutex::new(None),
+            paused: Mutex::default(),
             going: Mutex::new(None),
         }
     }
 
     /// Polls until the member leaves. Dropping the consumer then leaves the group.
     pub(super) fn poll(&self, consumer: Arc<BaseConsumer<Membership>>) {
-        let mut paused = HashSet::new();
         while !self.leaving.load(Ordering::SeqCst) {
-            let busy = !paused.is_empty() || lock(&self.going).is_some();
+            let busy = !lock(&self.paused).is_empty() || lock(&self.going).is_some();
             match consumer.poll(Duration::from_millis(if busy { 10 } else { 100 })) {
                 Some(Ok(message)) => {
                     let place = (self.topics.own_name(message.topic()).to_owned(), message.partition());
                     let event = record::event(&place.0, &message);
                     let waiting = lock(&self.lanes).fetched(&place, message.offset(), event);
                     self.news.notify_waiters();
-                    if waiting >= MANY && paused.insert(place.clone()) {
+                    if waiting >= MANY && lock(&self.paused).insert(place.clone()) {
                         self.report(consumer.pause(&self.list([&place])));
                     }
                 }
@@ -86,19 +88,22 @@ impl Membership {
                 // Reported by the context; the client tries again.
                 Some(Err(_)) | None => {}
             }
-            let ready: Vec<Place> = {
-                let lanes = lock(&self.lanes);
-                paused.iter().filter(|place| lanes.waiting(place) <= FEW).cloned().collect()
-            };
-            if !ready.is_empty() {
-                // Those that are no longer ours are not resumed: they were reset when they went.
-                let ours: HashSet<Place> = lock(&self.lanes).places().cloned().collect();
-                self.report(consumer.resume(&self.list(ready.iter().filter(|place| ours.contains(place)))));
-                ready.iter().for_each(|place| _ = paused.remove(place));
-            }
+            self.resume(&consumer, |lanes, place| lanes.waiting(place) <= FEW);
             self.let_go(&consumer, false);
         }
         self.let_go(&consumer, true);
+    }
+
+    /// Lets some of the paused partitions go on.
+    fn resume(&self, consumer: &BaseConsumer<Membership>, which: impl Fn(&Lanes, &Place) -> bool) {
+        let mut paused = lock(&self.paused);
+        let lanes = lock(&self.lanes);
+        let ready: Vec<Place> = paused.iter().filter(|place| which(&lanes, place)).cloned().collect();
+        drop(lanes);
+        if !ready.is_empty() {
+            self.report(consumer.resume(&self.list(&ready)));
+            ready.iter().for_each(|place| _ = paused.remove(place));
+        }
     }
 
     fn list<'a>(&self, places: impl IntoIterator<Item = &'a Place>) -> TopicPartitionList {
@@ -136,6 +141,8 @@ impl Membership {
     }
 
     fn give(&self, consumer: &BaseConsumer<Membership>, list: &TopicPartitionList, places: &[Place]) {
+        // The client would remember the pause, should the partition come back.
+        self.resume(consumer, |_, place| places.contains(place));
         {
             let mut lanes = lock(&self.lanes);
             places.iter().for_each(|place| lanes.close(place));
