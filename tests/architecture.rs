@@ -8,7 +8,7 @@ use tidemill_proto::topics;
 
 /// The floor of each crate; a crate imports only from floors below its own.
 const FLOORS: &[&[&str]] = &[
-    &["proto", "torch"],
+    &["proto", "address", "torch", "faults"],
     &["chassis", "resources", "eventlog", "cache", "artifacts", "launcher", "models", "text", "dataset", "safety"],
     &["platform"],
     &["ingestion", "preprocessing", "training", "evaluation", "registry", "inference", "pipeline", "gateway"],
@@ -25,9 +25,12 @@ const LINKS: &[(&str, &[&str])] = &[
     ("rusqlite", &["resources", "eventlog"]),
     ("rdkafka", &["eventlog"]),
     ("redis", &["cache"]),
+    ("tokio-postgres", &["resources"]),
     ("kube", &["launcher"]),
     ("object_store", &["artifacts"]),
     ("axum", &["chassis", "gateway"]),
+    // Faults are for tests.
+    ("tidemill-faults", &["tests"]),
 ];
 
 /// Who calls whom: a change here is a change of the architecture.

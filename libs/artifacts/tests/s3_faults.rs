@@ -11,12 +11,14 @@ async fn proxied(test: &str) -> Option<(Proxy, String, Artifacts)> {
         println!("skipped: s3 faults: TIDEMILL_TEST_S3 is not set; run make deps-up");
         return None;
     };
-    let mark = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let mark =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970").as_nanos();
     let url = url.replacen('?', &format!("/{test}-{mark}?"), 1);
-    let place = url.split("endpoint=http://").nth(1).unwrap().split('&').next().unwrap();
-    let proxy = Proxy::start(place.parse().unwrap()).await;
+    let (_, rest) = url.split_once("endpoint=http://").expect("an endpoint without TLS");
+    let place = rest.split('&').next().expect("the first part of a text");
+    let proxy = Proxy::start(place.parse().expect("an address with a port")).await;
     let by_proxy = url.replace(place, &proxy.address().to_string());
-    Some((proxy, by_proxy, Artifacts::connect(&url).await.unwrap()))
+    Some((proxy, by_proxy, Artifacts::connect(&url).await.expect("the server")))
 }
 
 fn bytes(size: u32) -> Vec<u8> {

@@ -18,15 +18,17 @@ fn url(test: &str) -> Option<String> {
         println!("skipped: postgres faults: TIDEMILL_TEST_POSTGRES is not set; run make deps-up");
         return None;
     };
-    let mark = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let mark =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970").as_nanos();
     // What a proxy is to read is not encrypted.
     Some(format!("{url}?sslmode=disable&schema={test}_{mark}"))
 }
 
 /// The same server by way of a proxy.
 async fn proxied(url: &str) -> (String, Proxy) {
-    let place = url.split('@').nth(1).unwrap().split('/').next().unwrap();
-    let proxy = Proxy::start(place.parse().unwrap()).await;
+    let (_, rest) = url.split_once('@').expect("a user before the host");
+    let (place, _) = rest.split_once('/').expect("a database after the host");
+    let proxy = Proxy::start(place.parse().expect("an address with a port")).await;
     (url.replace(place, &proxy.address().to_string()), proxy)
 }
 
