@@ -21,7 +21,7 @@ use crate::observe;
 use crate::transport::{self, Channel};
 
 /// Section `[server]`.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
     /// Where gRPC listens.

@@ -261,6 +261,7 @@ impl World {
             api_keys_file: String::new(),
             shutdown_grace_seconds: 5,
             max_message_bytes: 64 << 10,
+            ..Server::default()
         };
         let bound = bind(&server, true).await.unwrap();
         let address = format!("http://{}", bound.http_address().unwrap());

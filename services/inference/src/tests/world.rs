@@ -114,6 +114,7 @@ impl World {
             api_keys_file: String::new(),
             shutdown_grace_seconds: 5,
             max_message_bytes: 4 << 20,
+            ..Server::default()
         };
         let bound = bind(&server, false).await.unwrap();
         let channel = transport::remote(&format!("http://{}", bound.grpc_address()), None).unwrap();
