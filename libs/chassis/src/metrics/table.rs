@@ -86,6 +86,7 @@ metrics! {
     "tidemill_outbox_pending", Gauge, [], "Events that waited in the outbox when the relay last looked; it counts to 256";
     "tidemill_outbox_relayed_total", Counter, [], "Events moved from the outbox to the log";
     "tidemill_outbox_failures_total", Counter, [], "Moves from the outbox that failed; they are tried again";
+    "tidemill_eventlog_append_duration_seconds", CALLS, [], "Time until appended events were durable in the log";
     "tidemill_consumer_handled_total", Counter, ["consumer", "topic"], "Events whose effect is durable";
     "tidemill_consumer_retried_total", Counter, ["consumer", "topic"], "Events that failed for a reason that may pass, and come again";
     "tidemill_consumer_dead_lettered_total", Counter, ["consumer", "topic"], "Events that went to the dead-letter queue";
@@ -93,6 +94,7 @@ metrics! {
     "tidemill_consumer_subscriptions_lost_total", Counter, ["consumer", "topic"], "Subscriptions that broke and were made anew";
     "tidemill_consumer_lag", Gauge, ["group", "topic"], "Events of the log that a group has not committed; only where the log is Kafka";
 
+    "tidemill_ingestion_messages_total", Counter, ["outcome", "topic"], "Messages read from topics of users, by outcome: kept, dead";
     "tidemill_job_state", Gauge, ["kind", "state"], "Jobs among the newest 1,000 of a kind, by state; every replica of a service says the same";
     "tidemill_job_duration_seconds", JOBS, ["kind", "state"], "Time from a job's start to its end, by the state it ended in";
     "tidemill_job_retries_total", Counter, ["kind"], "Attempts at jobs that failed for a reason that may pass";
