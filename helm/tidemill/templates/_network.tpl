@@ -1,7 +1,7 @@
 {{/* Who calls whom: the code's graph (CALLS in tests/architecture.rs). `make chart-test` compares the rendered policies with it. */}}
 {{- define "tidemill.calls" -}}
 evaluation: [registry]
-gateway: [inference, ingestion]
+gateway: [evaluation, inference, ingestion, pipeline, preprocessing, registry, training]
 inference: [registry]
 ingestion: [registry]
 pipeline: [evaluation, inference, ingestion, preprocessing, registry, training]
