@@ -2,7 +2,8 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test contract e2e-distributed lint fmt bench bench-learn up down deps-up deps-down up-distributed down-distributed clean
+.PHONY: help setup build demo test contract e2e-distributed chart-test cluster-test telemetry-test images lint fmt bench bench-learn \
+  bench-ingest up down deps-up deps-down up-distributed down-distributed clean
 
 CACHE := $(or $(TIDEMILL_CACHE),$(HOME)/.cache/tidemill)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -29,6 +30,18 @@ contract: setup deps-up ## Run every port's contract on every adapter; what is s
 e2e-distributed: build deps-up ## Run the user stories over separate processes and real servers, and a rolling restart under load
 	@.ci/e2e-distributed
 
+chart-test: setup ## Check the Helm chart in every shape, k8s/, and the Dockerfile
+	@tests/chart/run
+
+cluster-test: build ## On a real API server: the launcher's contract, install, upgrade, rollback and uninstall of the chart, workers as Jobs
+	@tests/cluster/run
+
+telemetry-test: build ## Metrics by promtool, alert rules by their tests, dashboards, traces at a real receiver
+	@tests/telemetry/run
+
+images: build ## Build the images from the programs of this machine, and drive the whole loop through them in containers
+	@tests/images/run --programs $(TARGET)/debug
+
 lint: setup ## Check formatting, clippy, protos
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -39,10 +52,13 @@ fmt: setup ## Format sources and protos
 	cargo fmt --all
 	$(BUF) format proto -w
 
-bench: bench-learn ## Run every bench (results in target/bench/*.json)
+bench: bench-learn bench-ingest ## Run every bench (results in target/bench/*.json)
 
 bench-learn: setup ## Train nanoGPT's CPU recipe, beside PyTorch
 	@tests/bench/learn
+
+bench-ingest: setup deps-up ## Ingest a Kafka topic, beside a plain client that only counts
+	@.ci/deps run tests/bench/ingest
 
 up: build ## Start a server on this machine, in the background
 	@$(TARGET)/debug/tidemill up --detach
