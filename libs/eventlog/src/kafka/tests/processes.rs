@@ -1,5 +1,6 @@
 //! Several processes on one cluster: each log here is what a process of its own would have.
 
+use std::collections::HashSet;
 use std::io::BufRead;
 use std::process::{Command, Stdio};
 
@@ -99,6 +100,25 @@ async fn a_partition_that_moves_waits_for_the_event_that_is_being_handled() {
         member.commit(&delivery).await.unwrap();
         assert!(!seen.contains(&delivery.event.id), "{} twice", delivery.event.id);
         seen.push(delivery.event.id);
+    }
+    cluster.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_partition_that_goes_and_comes_back_is_read_to_its_end() {
+    let Some(cluster) = Cluster::real() else { return };
+    let (log, other) = (cluster.log().await, cluster.log().await);
+    // More than a member takes in advance, of every partition.
+    let events: Vec<Event> = (0..4000).map(|index| event(&index.to_string(), &(index % 100).to_string())).collect();
+    log.append(events).await.unwrap();
+    let mut one = log.subscribe(&["t"], "g").await.unwrap();
+    let mut ids = until(&mut one, "200").await.into_iter().collect::<HashSet<_>>();
+    let two = other.subscribe(&["t"], "g").await.unwrap();
+    drop(two);
+    while ids.len() < 4000 {
+        let delivery = next(&mut one).await;
+        one.commit(&delivery).await.unwrap();
+        ids.insert(delivery.event.id);
     }
     cluster.remove().await;
 }
