@@ -31,8 +31,8 @@ use member::Member;
 use membership::Membership;
 use topics::Topics;
 
-/// How long a call waits for the cluster before it says that it is away.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a call waits for the cluster before it says that it is away; enough to create the topics of an append, too.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a part of the adapter has to say: its result, or why there is none.
 type Answer<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,11 +1,12 @@
 //! Several processes on one cluster: each log here is what a process of its own would have.
 
-use std::io::BufRead;
+use std::collections::HashSet;
+use std::io::{BufRead, Write};
 use std::process::{Command, Stdio};
 
 use super::*;
 
-/// What a killed consumer was told by the test that started it.
+/// Tells a child of these tests where the cluster is.
 const CHILD: &str = "TIDEMILL_TEST_KAFKA_CHILD";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,22 +47,11 @@ async fn a_consumer_that_starts_again_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_work_of_a_killed_process_goes_on_with_another() {
-    if let Ok(url) = std::env::var(CHILD) {
-        return hold_one(&url).await;
-    }
     let Some(cluster) = Cluster::real() else { return };
     let log = cluster.log().await;
     log.append(vec![event("1", "k"), event("2", "k")]).await.unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "kafka::tests::processes::the_work_of_a_killed_process_goes_on_with_another"])
-        .env(CHILD, &cluster.url)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("holds 1")), "the child received nothing");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let mut child = Child::that_holds_one(&cluster);
+    child.process.kill().unwrap();
     let killed = Instant::now();
     let mut member = log.subscribe(&["t"], "g").await.unwrap();
     assert_eq!(until(&mut member, "2").await, ["1", "2"]);
@@ -69,11 +59,78 @@ async fn the_work_of_a_killed_process_goes_on_with_another() {
     cluster.remove().await;
 }
 
-async fn hold_one(url: &str) {
-    let log = crate::connect(url).await.unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_slept_cannot_commit_what_went_to_another() {
+    let Some(cluster) = Cluster::real() else { return };
+    let log = cluster.log().await;
+    log.append(vec![event("1", "k"), event("2", "k"), event("3", "k")]).await.unwrap();
+    let mut child = Child::that_holds_one(&cluster);
+    child.signal("STOP");
     let mut member = log.subscribe(&["t"], "g").await.unwrap();
-    println!("\nholds {}", next(&mut member).await.event.id);
-    std::future::pending().await
+    assert_eq!(until(&mut member, "2").await, ["1", "2"]);
+    child.signal("CONT");
+    child.process.stdin.take().unwrap().write_all(b"commit\n").unwrap();
+    child.says("of t is not held by this subscription");
+    child.process.kill().unwrap();
+    // Its commit has not put the group back.
+    drop(member);
+    let mut member = log.subscribe(&["t"], "g").await.unwrap();
+    assert_eq!(until(&mut member, "3").await, ["3"]);
+    cluster.remove().await;
+}
+
+/// A consumer in a process of its own: this test program, told what to do by its environment.
+struct Child {
+    process: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Child {
+    fn that_holds_one(cluster: &Cluster) -> Child {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "kafka::tests::processes::a_child_holds_one_event_until_it_is_told_to_commit",
+            ])
+            .env(CHILD, &cluster.url)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut child = Child { process, lines };
+        child.says("holds 1");
+        child
+    }
+
+    fn says(&mut self, text: &str) {
+        assert!(self.lines.any(|line| line.unwrap().contains(text)), "the child ended without saying {text}");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.process.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_holds_one_event_until_it_is_told_to_commit() {
+    let Ok(url) = std::env::var(CHILD) else { return };
+    let log = crate::connect(&url).await.unwrap();
+    let mut member = log.subscribe(&["t"], "g").await.unwrap();
+    let delivery = next(&mut member).await;
+    println!("\nholds {}", delivery.event.id);
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    println!("\n{}", member.commit(&delivery).await.unwrap_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,6 +156,25 @@ async fn a_partition_that_moves_waits_for_the_event_that_is_being_handled() {
         member.commit(&delivery).await.unwrap();
         assert!(!seen.contains(&delivery.event.id), "{} twice", delivery.event.id);
         seen.push(delivery.event.id);
+    }
+    cluster.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_partition_that_goes_and_comes_back_is_read_to_its_end() {
+    let Some(cluster) = Cluster::real() else { return };
+    let (log, other) = (cluster.log().await, cluster.log().await);
+    // More than a member takes in advance, of every partition.
+    let events: Vec<Event> = (0..4000).map(|index| event(&index.to_string(), &(index % 100).to_string())).collect();
+    log.append(events).await.unwrap();
+    let mut one = log.subscribe(&["t"], "g").await.unwrap();
+    let mut ids = until(&mut one, "200").await.into_iter().collect::<HashSet<_>>();
+    let two = other.subscribe(&["t"], "g").await.unwrap();
+    drop(two);
+    while ids.len() < 4000 {
+        let delivery = next(&mut one).await;
+        one.commit(&delivery).await.unwrap();
+        ids.insert(delivery.event.id);
     }
     cluster.remove().await;
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::*;
 
 /// Events that are appended while the broker comes and goes.
-const EVENTS: usize = 2000;
+const EVENTS: usize = 1000;
 
 /// A broker of this test's own, so that it can be killed.
 struct Broker {
