@@ -143,7 +143,9 @@ impl Store for PostgresStore {
     }
 
     async fn lead(&self) -> Result<Option<Box<dyn Leadership>>> {
-        lead::lead(&self.server).await
+        // Who does not lead asks often: not each time by a new connection.
+        let taken = self.on_connection(async |connection: &mut Object| Ok(lead::is_taken(connection).await?)).await?;
+        if taken { Ok(None) } else { lead::lead(&self.server).await }
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

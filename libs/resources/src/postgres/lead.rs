@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use deadpool_postgres::GenericClient;
 use tokio::sync::oneshot;
 use tokio_postgres::Client;
 
@@ -30,6 +31,17 @@ impl Leadership for Leader {
         // Nothing is ever sent: the other end is dropped.
         let _ = (&mut self.lost).await;
     }
+}
+
+/// Whether somebody leads at the moment.
+pub(super) async fn is_taken(client: &impl GenericClient) -> std::result::Result<bool, tokio_postgres::Error> {
+    // A lock by one number of 64 bits is listed by its halves, with 1 beside them.
+    let look =
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0 AND objsubid = 1
+                AND objid = 'leader'::regclass::oid
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+    let look = client.prepare_cached(look).await?;
+    client.query_one(&look, &[]).await?.try_get(0)
 }
 
 pub(super) async fn lead(server: &Server) -> Result<Option<Box<dyn Leadership>>> {

@@ -81,7 +81,7 @@ fn batch(name: &str) -> Batch {
 /// Closes the connection of the leader, as a failover does.
 async fn close_leader(store: &PostgresStore) -> i64 {
     let close = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks
-                 WHERE locktype = 'advisory' AND objid = 'leader'::regclass::oid AND classid = 0";
+                 WHERE locktype = 'advisory' AND classid = 0 AND objid = 'leader'::regclass::oid";
     store.pool.get().await.unwrap().query_one(close, &[]).await.unwrap().get(0)
 }
 
