@@ -39,7 +39,11 @@ async fn workers_of_the_loop_are_jobs_of_a_cluster_and_a_cancelled_one_leaves() 
     assert!(evaluated.worker.starts_with("evaluation-"), "{}", evaluated.worker);
 
     let long = training::TrainingJob {
-        spec: trained.spec.map(|spec| tidemill_proto::r#type::v1::TrainingSpec { steps: 1_000_000, checkpoint_every_steps: 1_000, ..spec }),
+        spec: trained.spec.map(|spec| tidemill_proto::r#type::v1::TrainingSpec {
+            steps: 1_000_000,
+            checkpoint_every_steps: 1_000,
+            ..spec
+        }),
         dataset_digest: trained.dataset_digest,
         model: trained.model,
         ..Default::default()
