@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"log"
 	"runtime"
 	"time"
@@ -36,15 +37,11 @@ func register(ctx context.Context, own settings, client kubernetes.Interface, po
 		labels[name] = value
 	}
 	node := &core.Node{ObjectMeta: meta.ObjectMeta{Name: own.name, Labels: labels}}
-	node, err := client.CoreV1().Nodes().Create(ctx, node, meta.CreateOptions{})
-	if errors.IsAlreadyExists(err) {
-		node, err = client.CoreV1().Nodes().Get(ctx, own.name, meta.GetOptions{})
-	}
-	if err != nil {
+	if _, err := client.CoreV1().Nodes().Create(ctx, node, meta.CreateOptions{}); err != nil && !errors.IsAlreadyExists(err) {
 		return err
 	}
 	now := meta.Now()
-	node.Status = core.NodeStatus{
+	status := core.NodeStatus{
 		Capacity:    capacity,
 		Allocatable: capacity,
 		Conditions: []core.NodeCondition{{
@@ -56,7 +53,12 @@ func register(ctx context.Context, own settings, client kubernetes.Interface, po
 			KubeletVersion: "v1.34.4-test-node", OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH,
 		},
 	}
-	if _, err := client.CoreV1().Nodes().UpdateStatus(ctx, node, meta.UpdateOptions{}); err != nil {
+	// A patch: controllers change the Node from its first moment on.
+	patch, err := json.Marshal(map[string]any{"status": status})
+	if err != nil {
+		return err
+	}
+	if _, err := client.CoreV1().Nodes().PatchStatus(ctx, own.name, patch); err != nil {
 		return err
 	}
 	go keepLease(ctx, own, client)
