@@ -52,6 +52,7 @@ impl Sandbox {
             api_keys_file: String::new(),
             shutdown_grace_seconds: 8,
             max_message_bytes: 1 << 20,
+            ..Server::default()
         };
         let (bound, stop) = (bind(&server, false).await.unwrap(), CancellationToken::new());
         let token = stop.clone();
