@@ -1,4 +1,5 @@
-"""Dashboards and rules speak only of metrics that exist; every alert says what to do, and has a test that it fires and one that it does not."""
+"""Dashboards and rules speak only of metrics that exist; the operators' guide says what to do at every alert, and every alert has a test
+that it fires and one that it does not."""
 
 import glob
 import json
@@ -39,10 +40,13 @@ for path in sorted(glob.glob("tests/alerts/*.yaml")):
     for test in yaml.safe_load(open(path))["tests"]:
         for case in test["alert_rule_test"]:
             (fires if case["exp_alerts"] else stays_quiet).add(case["alertname"])
+headings = set(re.findall(r"^### (\w+)$", open("docs/operations.md").read(), re.M))
 alerts = {rule["alert"]: rule for rule in rules if "alert" in rule}
 for name, rule in alerts.items():
     if rule["annotations"].get("runbook") != f"docs/operations.md#{name.lower()}":
         mistakes.append(f"{name}: its runbook should be docs/operations.md#{name.lower()}")
+    if name not in headings:
+        mistakes.append(f"{name}: docs/operations.md does not say what to do")
     if name not in fires or name not in stays_quiet:
         mistakes.append(f"{name}: tests/alerts needs a case in which it fires and one in which it does not")
 for name in (fires | stays_quiet) - set(alerts):
