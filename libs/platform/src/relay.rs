@@ -33,6 +33,7 @@ async fn run(store: Arc<dyn Store>, log: Arc<dyn Log>, stop: CancellationToken) 
             }
             Ok(None) => rest(&stop, FOLLOW).await,
             Err(error) => {
+                metrics::counter!("tidemill_outbox_failures_total").increment(1);
                 tracing::warn!(%error, "events wait in the outbox");
                 rest(&stop, PAUSE).await;
             }
