@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::super::{DeadLetter, Message, News, Reader, Topic, open};
+use super::super::{DeadLetter, Message, News, Reader, open};
 
 const PARTITIONS: i32 = 3;
 const MESSAGES: i64 = 20;
