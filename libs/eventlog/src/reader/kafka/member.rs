@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -20,6 +20,8 @@ const BATCH_MESSAGES: usize = 4096;
 const BATCH_BYTES: usize = 4 << 20;
 /// How long a move to another offset may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two warnings of one member.
+const QUIET: Duration = Duration::from_secs(30);
 
 pub(super) struct Member {
     consumer: BaseConsumer<Group>,
@@ -44,6 +46,8 @@ struct Group {
     lag: AtomicI64,
     /// By partition, the end that librdkafka told last; none once it has been looked at.
     ends: Mutex<Option<Vec<(i32, i64)>>>,
+    /// When an error was logged last: while a broker is away librdkafka has one for every attempt.
+    warned: Mutex<Option<Instant>>,
     closing: AtomicBool,
 }
 
@@ -58,27 +62,32 @@ impl ClientContext for Group {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka");
+        let mut warned = self.warned.lock().expect("no holder of this lock panics");
+        if warned.is_none_or(|warned| warned.elapsed() > QUIET) {
+            *warned = Some(Instant::now());
+            tracing::warn!(%error, reason, "kafka");
+        }
     }
 }
 
 impl ConsumerContext for Group {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let named: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
+        let closing = self.closing.load(Ordering::Relaxed);
         let (news, answered) = match code {
-            // Answered by `start`, unless nobody will call that any more.
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !self.closing.load(Ordering::Relaxed) => {
-                (News::Assigned(named), Ok(()))
-            }
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+            // Answered by `start`, unless there is nothing to start, or nobody will call that any more.
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if closing || named.is_empty() => {
                 (News::Assigned(named), consumer.incremental_assign(partitions))
             }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => (News::Assigned(named), Ok(())),
             _ => (News::Revoked(named), consumer.incremental_unassign(partitions)),
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "the group's decision cannot be answered");
         }
-        self.news.lock().expect("no holder of this lock panics").push_back(news);
+        if partitions.count() > 0 {
+            self.news.lock().expect("no holder of this lock panics").push_back(news);
+        }
     }
 }
 
@@ -102,7 +111,7 @@ impl Member {
             .set("queued.max.messages.kbytes", "65536")
             .set("statistics.interval.ms", "5000");
         let (lag, closing) = (AtomicI64::new(0), AtomicBool::new(false));
-        let group = Group { news: Mutex::default(), lag, ends: Mutex::default(), closing };
+        let group = Group { news: Mutex::default(), lag, ends: Mutex::default(), warned: Mutex::default(), closing };
         let consumer: BaseConsumer<Group> = config.create_with_context(group)?;
         consumer.subscribe(&[topic])?;
         Ok(Member { consumer, topic: topic.to_owned(), reading: BTreeMap::new() })
