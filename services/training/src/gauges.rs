@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn steps_taken_again_are_no_goodput() {
         let mut gauges = Gauges::new("models/a", 10);
-        gauges.began -= Duration::from_secs(20);
+        gauges.began = Instant::now() - Duration::from_secs(20);
         let report = |done| Report { done, metrics: [("step_seconds".to_owned(), 1.0)].into(), ..Report::default() };
         for done in [12, 15, 11, 15] {
             gauges.report(&report(done));
