@@ -138,7 +138,7 @@ async fn follow<H: Handler>(
             Err(cause) => {
                 told.count("tidemill_consumer_dead_lettered_total");
                 bury(log, &delivery, &cause).await?;
-                subscription.commit(&delivery).await?;
+                kept(subscription.commit(&delivery).await, &delivery)?;
                 continue;
             }
         };
@@ -160,7 +160,7 @@ async fn follow<H: Handler>(
             .record(began.elapsed());
         match handled {
             Ok(()) => {
-                subscription.commit(&delivery).await?;
+                kept(subscription.commit(&delivery).await, &delivery)?;
                 told.count("tidemill_consumer_handled_total");
             }
             Err(_) if stop.is_cancelled() => return Ok(()),
@@ -168,14 +168,25 @@ async fn follow<H: Handler>(
                 told.count("tidemill_consumer_retried_total");
                 let wait = LONGEST_WAIT.min(Duration::from_millis(100 << delivery.attempt.min(10)));
                 tracing::warn!(topic = event.topic, key = event.key, attempt = delivery.attempt, error = %fault, "event will come again");
-                subscription.release(&delivery, wait).await?;
+                kept(subscription.release(&delivery, wait).await, &delivery)?;
             }
             Err(fault) => {
                 told.count("tidemill_consumer_dead_lettered_total");
                 bury(log, &delivery, &fault.to_string()).await?;
-                subscription.commit(&delivery).await?;
+                kept(subscription.commit(&delivery).await, &delivery)?;
             }
         }
+    }
+}
+
+/// A delivery that went to another member meanwhile is that one's matter: this subscription goes on.
+fn kept(done: tidemill_eventlog::Result<()>, delivery: &Delivery) -> tidemill_eventlog::Result<()> {
+    match done {
+        Err(tidemill_eventlog::Error::NotHeld { topic, offset }) => {
+            tracing::info!(topic, offset, event = delivery.event.id, "the event went to another member meanwhile");
+            Ok(())
+        }
+        other => other,
     }
 }
 
