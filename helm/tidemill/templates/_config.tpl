@@ -27,11 +27,12 @@ JSON's strings, numbers, booleans and lists are TOML's too, so each value is wri
 {{- if .Values.sources }}
 {{- $_ := set $ingestion "kafka_files_dir" "/etc/tidemill/sources" }}
 {{- end }}
+{{- /* Workers as Jobs outlive a rollout of the service that started them; those of one process leave with it. */}}
 {{- $chart := dict
   "server" $server
   "services" $services
   "telemetry" (dict "format" "json")
-  "platform" (dict "data_dir" "/var/lib/tidemill")
+  "platform" (dict "data_dir" "/var/lib/tidemill" "stop_workers_on_shutdown" .Values.standalone.enabled)
   "ingestion" $ingestion -}}
 # The settings of every service; each key is documented in the default.toml of its owner. The environment wins over this file.
 {{- range $section, $keys := mergeOverwrite $chart (deepCopy .Values.config) }}
