@@ -1,5 +1,7 @@
 //! What can go wrong with datasets, by meaning.
 
+use parquet::errors::ParquetError;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,12 +26,23 @@ pub enum Error {
     },
     /// Parquet could not be written.
     #[error("Parquet could not be written")]
-    Write(#[source] parquet::errors::ParquetError),
+    Write(#[source] ParquetError),
 }
 
 impl Error {
     pub(crate) fn corrupt(what: impl Into<String>, detail: impl ToString) -> Self {
         Self::Corrupt { what: what.into(), detail: detail.to_string() }
+    }
+
+    /// What Parquet's writer says about a shard; what the system said about the file beneath it stays what it is, such as a full disk.
+    pub(crate) fn write(path: &std::path::Path) -> impl FnOnce(ParquetError) -> Self + '_ {
+        move |error| match error {
+            ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
+                Ok(source) => Self::Io { path: path.display().to_string(), source: *source },
+                Err(cause) => Self::Write(ParquetError::External(cause)),
+            },
+            other => Self::Write(other),
+        }
     }
 
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {

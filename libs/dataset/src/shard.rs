@@ -111,7 +111,7 @@ impl<T: Row> ShardWriter<T> {
             let path = self.folder.join(&name);
             let file = File::create(&path).map_err(Error::io(&path))?;
             let writer = ArrowWriter::try_new(BufWriter::new(file), T::schema(), Some(properties(ZSTD_LEVEL)?))
-                .map_err(Error::Write)?;
+                .map_err(Error::write(&path))?;
             self.names.push(name);
             self.open = Some(writer);
         }
@@ -126,10 +126,11 @@ impl<T: Row> ShardWriter<T> {
         self.pending.clear();
         self.group_bytes += std::mem::take(&mut self.pending_bytes);
         let ends_group = self.group_bytes >= ROW_GROUP_TEXT_BYTES;
+        let folder = self.folder.clone();
         let writer = self.writer()?;
-        writer.write(&batch).map_err(Error::Write)?;
+        writer.write(&batch).map_err(Error::write(&folder))?;
         if ends_group {
-            writer.flush().map_err(Error::Write)?;
+            writer.flush().map_err(Error::write(&folder))?;
             self.group_bytes = 0;
         }
         Ok(())
@@ -141,7 +142,7 @@ impl<T: Row> ShardWriter<T> {
         self.shard_bytes = 0;
         if let Some(writer) = self.open.take() {
             let path = self.folder.join(self.names.last().map_or("", String::as_str));
-            let buffered = writer.into_inner().map_err(Error::Write)?;
+            let buffered = writer.into_inner().map_err(Error::write(&path))?;
             let file = buffered.into_inner().map_err(|e| e.into_error()).map_err(Error::io(&path))?;
             file.sync_all().map_err(Error::io(&path))?;
         }

@@ -17,6 +17,7 @@ fn main() -> anyhow::Result<()> {
     let steps: u64 = arguments.next().map_or(Ok(2000), |text| text.parse()).context("steps")?;
     let threads: i32 = arguments.next().map_or(Ok(2), |text| text.parse()).context("threads")?;
     let seed: u64 = arguments.next().map_or(Ok(42), |text| text.parse()).context("seed")?;
+    let peak: f64 = arguments.next().map_or(Ok(1e-3), |text| text.parse()).context("peak learning rate")?;
     tidemill_torch::process::set_threads(threads);
 
     let text: Vec<char> = fs::read_to_string(&path).with_context(|| path.clone())?.chars().collect();
@@ -48,7 +49,7 @@ fn main() -> anyhow::Result<()> {
         accumulation: 1,
         sequence_length: 64,
         optimizer: Optimizer { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 },
-        schedule: Schedule { peak: 1e-3, warmup_steps: 100, steps: 2000, final_ratio: 0.1 },
+        schedule: Schedule { peak, warmup_steps: 100, steps: 2000, final_ratio: 0.1 },
         clip_norm: 1.0,
         seed,
         precision: Precision::Float32,

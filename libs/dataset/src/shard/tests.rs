@@ -33,6 +33,21 @@ fn what_was_written_is_read_back() {
 }
 
 #[test]
+fn a_full_disk_beneath_a_shard_is_told_as_that() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("part-00000.parquet")).unwrap();
+    let mut writer = ShardWriter::rolling(folder.path(), "part", SHARD_TEXT_BYTES).unwrap();
+    writer.push(record(1)).unwrap();
+    match writer.finish() {
+        Err(Error::Io { path, source }) => {
+            assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+            assert!(path.ends_with("part-00000.parquet"), "{path}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn every_kind_of_row_survives() {
     let folder = tempfile::tempdir().unwrap();
     let id = RecordId::of(b"x");
