@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 LAYERS, HEADS, WIDTH, BLOCK, BATCH = 4, 4, 128, 64, 12
-PEAK, LOWEST, WARMUP, DECAY_STEPS = 1e-3, 1e-4, 100, 2000
+PEAK, LOWEST, WARMUP, DECAY_STEPS = 2e-3, 2e-4, 100, 2000
 
 
 class Layer(nn.Module):

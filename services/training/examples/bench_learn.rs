@@ -1,7 +1,8 @@
 //! nanoGPT's CPU recipe for character-level Shakespeare through the same `Trainer` that jobs use; prints one line of JSON.
 //!
-//! `bench_learn <text file> [steps] [threads] [seed]`; `tests/bench/learn` compares it with PyTorch. Seeds differ: 1, 2, 5, 42 and
-//! 1337 gave 1.906, 1.904, 1.911, 1.897 and 1.901 (one thread).
+//! `bench_learn <text file> [steps] [threads] [seed] [peak learning rate]`; `tests/bench/learn` compares it with PyTorch. The peak is
+//! twice nanoGPT's: with its 1e-3, five seeds gave 1.897 to 1.911 over the whole split (its published 1.88 is of random batches); with
+//! 2e-3, two seeds gave 1.811 and 1.808, so no choice of a seed decides. The peer takes the same.
 
 use std::{collections::BTreeSet, fs};
 
@@ -13,11 +14,11 @@ use tidemill_training::learning::{Data, Optimizer, Precision, Schedule, Spec, St
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().context("usage: bench_learn <text file> [steps] [threads] [seed]")?;
+    let path = arguments.next().context("usage: bench_learn <text file> [steps] [threads] [seed] [peak]")?;
     let steps: u64 = arguments.next().map_or(Ok(2000), |text| text.parse()).context("steps")?;
     let threads: i32 = arguments.next().map_or(Ok(2), |text| text.parse()).context("threads")?;
     let seed: u64 = arguments.next().map_or(Ok(42), |text| text.parse()).context("seed")?;
-    let peak: f64 = arguments.next().map_or(Ok(1e-3), |text| text.parse()).context("peak learning rate")?;
+    let peak: f64 = arguments.next().map_or(Ok(2e-3), |text| text.parse()).context("peak learning rate")?;
     tidemill_torch::process::set_threads(threads);
 
     let text: Vec<char> = fs::read_to_string(&path).with_context(|| path.clone())?.chars().collect();
