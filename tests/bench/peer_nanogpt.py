@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The peer of `make bench-learn`: nanoGPT's CPU recipe for character-level Shakespeare in PyTorch eager, float32.
+"""The peer of `make bench-learn`: nanoGPT's CPU recipe for character-level Shakespeare in PyTorch eager, float32, at twice its learning rate.
 
     peer_nanogpt.py <text file> [steps] [threads]        prints one line of JSON
 """
