@@ -12,6 +12,7 @@ const SELDOM: &[&str] = &[
     "tidemill_consumer_lag",
     "tidemill_consumer_retried_total",
     "tidemill_consumer_subscriptions_lost_total",
+    "tidemill_dependency_failures_total",
     "tidemill_eventlog_append_duration_seconds",
     "tidemill_inference_requests_rejected_total",
     "tidemill_ingestion_messages_total",

@@ -14,7 +14,7 @@ use tidemill_proto::registry::v1::registry_service_client::RegistryServiceClient
 use tidemill_proto::training::v1 as training;
 use tidemill_proto::training::v1::training_service_client::TrainingServiceClient;
 use tidemill_proto::r#type::v1::SamplingParameters;
-use tidemill_sandbox::{Clients, Distributed, SERVICES, corpus, mini_pipeline, run_to_end};
+use tidemill_sandbox::{Clients, Distributed, SERVICES, Servers, corpus, mini_pipeline, run_to_end};
 
 /// Requests begun each second.
 const RATE: u64 = 200;
@@ -135,7 +135,8 @@ async fn a_rolling_restart_of_everything_fails_no_request() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut distributed = Distributed::start(&folder.path().join("data"), 2, None, "").await.unwrap();
+    let servers = Servers::shared().unwrap();
+    let mut distributed = Distributed::start(&servers, &folder.path().join("data"), 2, None, "").await.unwrap();
     let clients = Clients::connect(&distributed.endpoints).unwrap();
     let mut spec = mini_pipeline("code", &corpus(folder.path()).unwrap());
     spec.feedback = None;

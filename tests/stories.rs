@@ -15,7 +15,11 @@ mod kills;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod real_clients;
+#[cfg(test)]
+mod restore;
 #[cfg(test)]
 mod rolling_restart;
 #[cfg(test)]

@@ -8,22 +8,12 @@ use tidemill_proto::ingestion::v1 as ingestion;
 use tidemill_proto::pipeline::v1::pipeline_run::{Trigger, Verdict};
 use tidemill_proto::registry::v1 as registry;
 use tidemill_proto::registry::v1::lineage_node::Type;
-use tidemill_proto::r#type::v1::{SamplingParameters, threshold};
-use tidemill_sandbox::{Sandbox, corpus, mini_pipeline, post_feedback, run_to_end, wait_for_run};
+use tidemill_proto::r#type::v1::threshold;
+use tidemill_sandbox::{Sandbox, complete, corpus, mini_pipeline, post_feedback, run_to_end, wait_for_run};
 
 async fn champion(sandbox: &Sandbox, model: &str) -> registry::Alias {
     let name = format!("models/{model}/aliases/champion");
     sandbox.clients.registry.clone().get_alias(registry::GetAliasRequest { name }).await.unwrap().into_inner()
-}
-
-async fn complete(sandbox: &Sandbox, model: &str, seed: u64) -> Result<String, tonic::Status> {
-    let request = inference::GenerateRequest {
-        model: model.to_owned(),
-        input: Some(inference::generate_request::Input::Prompt("pub fn ".to_owned())),
-        sampling: Some(SamplingParameters { max_tokens: Some(6), seed: Some(seed), ..Default::default() }),
-        ..Default::default()
-    };
-    Ok(sandbox.clients.inference.clone().generate(request).await?.into_inner().text)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +34,7 @@ async fn feedback_moves_the_alias_while_requests_keep_flowing() {
             let mut seed = 0;
             while !stop.load(Ordering::Relaxed) {
                 seed += 1;
-                match complete(&sandbox, "code", seed).await {
+                match complete(&sandbox.clients, "code", seed).await {
                     Ok(_) => answered.fetch_add(1, Ordering::Relaxed),
                     Err(_) => failed.fetch_add(1, Ordering::Relaxed),
                 };

@@ -1,5 +1,4 @@
-//! Every service as processes of its own, in replicas, over the real servers: Kafka, PostgreSQL, Redis and S3 as `TIDEMILL_TEST_*` say
-//! (`.ci/deps run`). Each start has a schema, prefixes and a folder of its own, so that several do not meet.
+//! Every service as processes of its own, in replicas, over the real servers: Kafka, PostgreSQL, Redis and S3.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -10,36 +9,18 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tidemill_standalone::Endpoints;
 
-use crate::{Clients, program};
+use crate::{Clients, Servers, program};
 
 /// The services, each after those that it calls.
 pub const SERVICES: &[&str] =
     &["registry", "ingestion", "preprocessing", "training", "evaluation", "inference", "pipeline", "gateway"];
 
-/// The parts that all processes share.
-struct Servers {
-    resources: String,
-    eventlog: String,
-    cache: String,
-    artifacts: String,
-}
-
-impl Servers {
-    fn from_environment(name: &str) -> Result<Self> {
-        let at = |server: &str| {
-            std::env::var(format!("TIDEMILL_TEST_{server}")).with_context(|| {
-                format!("TIDEMILL_TEST_{server} is not set; run `make deps-up`, then `.ci/deps run <command>`")
-            })
-        };
-        let s3 = at("S3")?;
-        let (bucket, query) = s3.split_once('?').context("TIDEMILL_TEST_S3 has no parameters")?;
-        Ok(Self {
-            resources: format!("{}?schema={name}", at("POSTGRES")?),
-            eventlog: format!("kafka://{}?topic_prefix={name}.", at("KAFKA")?),
-            cache: format!("{}/0?prefix={name}:", at("REDIS")?.trim_end_matches('/')),
-            artifacts: format!("{}/{name}?{query}", bucket.trim_end_matches('/')),
-        })
-    }
+/// Where a process listens.
+#[derive(Clone, Copy)]
+struct Place {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    admin: SocketAddr,
 }
 
 /// One replica of a service.
@@ -47,8 +28,7 @@ struct Replica {
     service: &'static str,
     settings: PathBuf,
     log: PathBuf,
-    grpc: SocketAddr,
-    http: SocketAddr,
+    place: Place,
     child: Child,
 }
 
@@ -60,40 +40,41 @@ pub struct Distributed {
 }
 
 impl Distributed {
-    /// Starts `replicas` of each service, in `folder`, and waits until all of them serve. `more` is TOML that every process gets;
-    /// `edge` are the addresses of the first gateway, free ones where nothing is said.
+    /// Starts `replicas` of each service over `servers`, in `folder`, and waits until all of them serve. `more` is TOML that every
+    /// process gets; `edge` are the addresses of the first gateway, free ones where nothing is said.
     ///
     /// # Errors
-    /// A server that is not named, a program that is not built, a process that does not come up.
+    /// A program that is not built, a process that does not come up.
     pub async fn start(
+        servers: &Servers,
         folder: &Path,
         replicas: usize,
         edge: Option<(SocketAddr, SocketAddr)>,
         more: &str,
     ) -> Result<Self> {
-        let name = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-        let servers = Servers::from_environment(&name)?;
-        let mut places: BTreeMap<&str, Vec<(SocketAddr, SocketAddr)>> = BTreeMap::new();
+        let mut places: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
         let mut ports = Ports::default();
         for service in SERVICES {
             for index in 0..replicas {
-                let free = (ports.free()?, ports.free()?);
-                let place = if *service == "gateway" && index == 0 { edge.unwrap_or(free) } else { free };
+                let mut place = Place { grpc: ports.free()?, http: ports.free()?, admin: ports.free()? };
+                if let (&"gateway", 0, Some((grpc, http))) = (service, index, edge) {
+                    place = Place { grpc, http, ..place };
+                }
                 places.entry(service).or_default().push(place);
             }
         }
         drop(ports);
         let mut started =
-            Self { endpoints: endpoints_of(std::process::id(), places["gateway"][0]), replicas: Vec::new() };
+            Self { endpoints: endpoints_of(std::process::id(), &places["gateway"][0]), replicas: Vec::new() };
         for service in SERVICES {
-            for (index, (grpc, http)) in places[service].iter().enumerate() {
+            for (index, place) in places[service].iter().enumerate() {
                 let own = folder.join(format!("{service}-{index}"));
                 std::fs::create_dir_all(&own)?;
                 let settings = own.join("tidemill.toml");
-                std::fs::write(&settings, toml(folder, &own, (*grpc, *http), &servers, &places)? + more)?;
+                std::fs::write(&settings, toml(folder, &own, place, servers, &places)? + more)?;
                 let log = own.join("log");
                 let child = spawn(service, &settings, &log)?;
-                started.replicas.push(Replica { service, settings, log, grpc: *grpc, http: *http, child });
+                started.replicas.push(Replica { service, settings, log, place: *place, child });
             }
         }
         for index in 0..started.replicas.len() {
@@ -105,7 +86,28 @@ impl Distributed {
     /// Addresses of a service's replicas: gRPC and HTTP.
     pub fn addresses(&self, service: &str) -> Vec<(SocketAddr, SocketAddr)> {
         let of_service = self.replicas.iter().filter(|replica| replica.service == service);
-        of_service.map(|replica| (replica.grpc, replica.http)).collect()
+        of_service.map(|replica| (replica.place.grpc, replica.place.http)).collect()
+    }
+
+    /// Where replicas tell their metrics, with the name of their service.
+    pub fn admins(&self) -> Vec<(&'static str, SocketAddr)> {
+        self.replicas.iter().map(|replica| (replica.service, replica.place.admin)).collect()
+    }
+
+    /// Stops one replica where it stands (SIGSTOP): its connections stay open, and it says nothing.
+    ///
+    /// # Errors
+    /// There is no such replica.
+    pub fn pause(&self, service: &str, index: usize) -> Result<()> {
+        signal(&self.replicas[self.position(service, index)?], Signal::STOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// There is no such replica.
+    pub fn resume(&self, service: &str, index: usize) -> Result<()> {
+        signal(&self.replicas[self.position(service, index)?], Signal::CONT)
     }
 
     /// Restarts one replica as a rolling update would: SIGTERM, its end, a new process at the same place, until that serves.
@@ -156,10 +158,10 @@ impl Distributed {
 
     async fn wait_until_serving(&mut self, at: usize) -> Result<()> {
         let replica = &mut self.replicas[at];
-        let endpoints = endpoints_of(replica.child.id(), (replica.grpc, replica.http));
+        let endpoints = endpoints_of(replica.child.id(), &replica.place);
         let clients = Clients::connect(&endpoints)?;
         tokio::select! {
-            ready = clients.ready() => ready.with_context(|| format!("{} at {}", replica.service, replica.grpc)),
+            ready = clients.ready() => ready.with_context(|| format!("{} at {}", replica.service, replica.place.grpc)),
             status = ended(&mut replica.child) => {
                 let log = std::fs::read_to_string(&replica.log).unwrap_or_default();
                 let last = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
@@ -192,26 +194,29 @@ impl Ports {
     }
 }
 
-fn endpoints_of(pid: u32, (grpc, http): (SocketAddr, SocketAddr)) -> Endpoints {
-    Endpoints { pid, grpc, http, admin: None }
+fn endpoints_of(pid: u32, place: &Place) -> Endpoints {
+    Endpoints { pid, grpc: place.grpc, http: place.http, admin: None }
 }
 
 fn toml(
     folder: &Path,
     own: &Path,
-    (grpc, http): (SocketAddr, SocketAddr),
+    place: &Place,
     servers: &Servers,
-    places: &BTreeMap<&str, Vec<(SocketAddr, SocketAddr)>>,
+    places: &BTreeMap<&str, Vec<Place>>,
 ) -> Result<String> {
     let mut services = String::new();
     for (service, replicas) in places.iter().filter(|(service, _)| **service != "gateway") {
-        let uris: Vec<String> = replicas.iter().map(|(grpc, _)| format!("http://{grpc}")).collect();
+        let uris: Vec<String> = replicas.iter().map(|place| format!("http://{}", place.grpc)).collect();
         services.push_str(&format!("{service} = {:?}\n", uris.join(",")));
     }
     Ok(format!(
-        "[server]\ngrpc_address = \"{grpc}\"\nhttp_address = \"{http}\"\ndrain_delay_seconds = 1\n\
+        "[server]\ngrpc_address = \"{}\"\nhttp_address = \"{}\"\nadmin_address = \"{}\"\ndrain_delay_seconds = 1\n\
          [platform]\ndata_dir = {:?}\nresources_url = {:?}\neventlog_url = {:?}\ncache_url = {:?}\nartifacts_url = {:?}\n\
          launcher_url = \"process://{}\"\nworker_program = {:?}\n[services]\n{services}",
+        place.grpc,
+        place.http,
+        place.admin,
         own.join("data"),
         servers.resources,
         servers.eventlog,
@@ -239,9 +244,13 @@ async fn ended(child: &mut Child) -> std::process::ExitStatus {
     }
 }
 
-async fn terminate(replica: &mut Replica) -> Result<()> {
+fn signal(replica: &Replica, signal: Signal) -> Result<()> {
     let pid = Pid::from_raw(replica.child.id().cast_signed()).context("a child has a pid")?;
-    kill_process(pid, Signal::TERM)?;
+    Ok(kill_process(pid, signal)?)
+}
+
+async fn terminate(replica: &mut Replica) -> Result<()> {
+    signal(replica, Signal::TERM)?;
     let status = crate::eventually("the end after SIGTERM", async || replica.child.try_wait().ok().flatten()).await?;
     if !status.success() {
         bail!("tidemill-{} left with {status} after SIGTERM; its log is {}", replica.service, replica.log.display());

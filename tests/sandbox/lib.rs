@@ -1,11 +1,15 @@
 //! A whole Tidemill for one test: its own data directory and ports, in this process, (`SANDBOX=daemon`) as a spawned `tidemilld`, or
 //! (`SANDBOX=distributed`) as processes of every service over real servers.
 
+mod alerts;
 mod clients;
 mod daemon;
 mod distributed;
+mod load;
 mod loops;
+mod outcome;
 mod receiver;
+mod servers;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,11 +18,15 @@ use anyhow::{Context, Result, bail};
 use tidemill_standalone::{Daemon, Endpoints};
 use tokio_util::sync::CancellationToken;
 
+pub use alerts::Alerts;
 pub use clients::Clients;
 pub use daemon::{Spawned, program};
 pub use distributed::{Distributed, SERVICES};
+pub use load::{Load, Tally, complete};
 pub use loops::{corpus, mini_pipeline, post_feedback, run_to_end, wait_for_run};
+pub use outcome::outcome;
 pub use receiver::{Received, Receiver, Span};
+pub use servers::{OwnServers, Servers};
 
 /// How long a condition may take to come true before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -69,7 +77,7 @@ impl Sandbox {
                 (Host::Apart(spawned), endpoints)
             }
             Ok("distributed") => {
-                let distributed = Distributed::start(&data, 1, None, settings).await?;
+                let distributed = Distributed::start(&Servers::shared()?, &data, 1, None, settings).await?;
                 let endpoints = distributed.endpoints.clone();
                 (Host::Distributed(distributed), endpoints)
             }

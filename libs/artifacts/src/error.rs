@@ -92,8 +92,16 @@ impl Error {
         }
     }
 
-    /// An error of the store on something that we call `what`.
+    /// An error of the store on something that we call `what`; counted where it is the store's fault.
     pub(crate) fn store(url: &str, what: &str, error: object_store::Error) -> Error {
+        let error = Error::of_store(url, what, error);
+        if let Error::Unavailable { .. } | Error::Denied { .. } | Error::DiskFull(_) = error {
+            metrics::counter!("tidemill_dependency_failures_total", "dependency" => "artifacts").increment(1);
+        }
+        error
+    }
+
+    fn of_store(url: &str, what: &str, error: object_store::Error) -> Error {
         let url = tidemill_address::masked(url);
         match &error {
             error if is_missing(error) => return Error::NotFound(what.to_owned()),

@@ -2,6 +2,7 @@
 
 pub mod contract;
 mod memory;
+mod metered;
 mod redis;
 
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub trait Cache: Send + Sync + 'static {
 pub async fn connect(url: &str) -> Result<Arc<dyn Cache>> {
     match url.split_once(':') {
         Some(("memory", _)) => Ok(Arc::new(memory::MemoryCache::new())),
-        Some(("redis" | "rediss", _)) => Ok(Arc::new(redis::RedisCache::open(url)?)),
+        Some(("redis" | "rediss", _)) => Ok(Arc::new(metered::Metered(Arc::new(redis::RedisCache::open(url)?)))),
         _ => {
             let reason = format!("unknown scheme; use memory: or {}", redis::EXAMPLE);
             Err(Error::Unavailable { url: tidemill_address::masked(url), reason })

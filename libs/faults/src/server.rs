@@ -35,6 +35,11 @@ impl Server {
         assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{}: {status:?}", self.script.display());
     }
 
+    /// Where its configuration, data and log are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A line of its environment: `TIDEMILL_TEST_REDIS`.
     pub fn variable(&self, name: &str) -> String {
         let text = std::fs::read_to_string(self.folder.path().join("env")).expect("the server's env");

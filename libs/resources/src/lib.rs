@@ -5,6 +5,7 @@
 
 mod collection;
 pub mod contract;
+mod metered;
 mod postgres;
 mod sqlite;
 
@@ -188,12 +189,15 @@ pub trait Leadership: Send + Sync {
 /// `postgres://user@host:5432/database?password_file=/path&sslmode=verify-full&sslrootcert=/path&schema=tidemill` (many processes; its
 /// sessions hold locks, so a pooler in between must pool sessions, not transactions).
 pub async fn connect(url: &str) -> Result<Arc<dyn Store>> {
-    match url.split_once(':') {
-        Some(("sqlite", _)) => Ok(Arc::new(sqlite::SqliteStore::open(url).await?)),
-        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url).await?)),
-        _ => Err(Error::Unavailable {
-            url: tidemill_address::masked(url),
-            reason: format!("unknown scheme; use sqlite:///path/to/file.db or {}", postgres::EXAMPLE),
-        }),
-    }
+    let store: Arc<dyn Store> = match url.split_once(':') {
+        Some(("sqlite", _)) => Arc::new(sqlite::SqliteStore::open(url).await?),
+        Some(("postgres" | "postgresql", _)) => Arc::new(postgres::PostgresStore::open(url).await?),
+        _ => {
+            return Err(Error::Unavailable {
+                url: tidemill_address::masked(url),
+                reason: format!("unknown scheme; use sqlite:///path/to/file.db or {}", postgres::EXAMPLE),
+            });
+        }
+    };
+    Ok(Arc::new(metered::Metered(store)))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tidemill_chassis::shutdown;
-use tidemill_sandbox::{Distributed, SERVICES};
+use tidemill_sandbox::{Distributed, SERVICES, Servers};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -16,7 +16,7 @@ async fn main() -> Result<()> {
     let edge = ("127.0.0.1:7460".parse()?, "127.0.0.1:7461".parse()?);
     let stop = shutdown::on_signal()?;
     println!("starting {} services, {replicas} of each, in {}", SERVICES.len(), folder.display());
-    let distributed = Distributed::start(&folder, replicas, Some(edge), "").await?;
+    let distributed = Distributed::start(&Servers::shared()?, &folder, replicas, Some(edge), "").await?;
     for service in SERVICES {
         let places = distributed.addresses(service);
         let grpc = places.iter().map(|(grpc, _)| grpc.to_string()).collect::<Vec<_>>().join(" ");

@@ -75,6 +75,7 @@ metrics! {
     "tidemill_build_info", Gauge, ["version"], "1, with the version of this process";
     "tidemill_ready", Gauge, [], "1 while the process takes work, 0 while it starts or drains";
     "tidemill_telemetry_spans_total", Counter, ["outcome"], "Spans, by outcome: sent, lost";
+    "tidemill_dependency_failures_total", Counter, ["dependency"], "Operations that failed because a part was away, full or refused: artifacts, cache, eventlog, resources";
 
     "tidemill_grpc_requests_total", Counter, ["code", "method", "service"], "gRPC calls answered, by gRPC code; a stream counts at its end";
     "tidemill_grpc_request_duration_seconds", CALLS, ["method", "service"], "Time of gRPC calls, streams to their end";

@@ -14,6 +14,11 @@ use crate::tls::ClientTls;
 /// How long the other side may take to accept a connection, handshake included.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// How often the other side is asked whether it is there, and how long it may take to say so: a process that was stopped, or a machine
+/// that is cut off, closes no connection.
+const ASK: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// A connection could not be made, so nothing was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{address} cannot be reached: {reason}")]
@@ -30,7 +35,8 @@ pub(super) fn channel(address: SocketAddr, host: &str, tls: Option<ClientTls>) -
     // TLS is this connector's matter, so tonic sees plain HTTP.
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .expect("an address makes a URI")
-        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_interval(ASK)
+        .keep_alive_timeout(SILENCE)
         .keep_alive_while_idle(true);
     let host = host.to_owned();
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_uri: http::Uri| {
@@ -72,6 +78,18 @@ pub(super) fn was_never_taken(error: &BoxError) -> bool {
         if let Some(error) = cause.downcast_ref::<h2::Error>()
             && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
         {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// Whether a call failed because the other side said nothing any more. It may have seen the call, or see it yet.
+pub(super) fn went_silent(error: &BoxError) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
             return true;
         }
         source = cause.source();

@@ -17,13 +17,15 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::{BoxError, ServiceExt};
 
-use super::connection::{channel, was_never_taken};
+use super::connection::{channel, was_never_taken, went_silent};
 use crate::tls::ClientTls;
 
 /// How long names stay resolved; pods come and go.
 const RESOLVED: Duration = Duration::from_secs(2);
 /// How long a replica that could not be reached gets no calls, while others can have them.
 const REST: Duration = Duration::from_millis(500);
+/// As [`REST`], for one that takes connections and says nothing: each try costs a caller ten seconds.
+const LONG_REST: Duration = Duration::from_secs(20);
 /// Replicas that one call tries at most.
 const TRIES: usize = 4;
 /// Largest request that is kept for another try.
@@ -178,8 +180,9 @@ impl Replica {
             })),
             Err(error) => {
                 let error = BoxError::from(error);
-                if was_never_taken(&error) {
-                    *self.rests_until.lock().expect("no holder of this lock panics") = Some(Instant::now() + REST);
+                let rest = if went_silent(&error) { Some(LONG_REST) } else { was_never_taken(&error).then_some(REST) };
+                if let Some(rest) = rest {
+                    *self.rests_until.lock().expect("no holder of this lock panics") = Some(Instant::now() + rest);
                 }
                 Err(error)
             }

@@ -29,6 +29,14 @@ impl Lag {
 
 fn record(group: &str, topic: &str, partitions: &BTreeMap<i32, i64>) {
     let events: i64 = partitions.values().sum();
-    metrics::gauge!("tidemill_consumer_lag", "topic" => topic.to_owned(), "group" => group.to_owned())
+    metrics::gauge!("tidemill_consumer_lag", "topic" => topic.to_owned(), "group" => label(group).to_owned())
         .set(events as f64);
+}
+
+/// A group that one process made for itself, `inference-<uuid>`, without its id: else each start would add a series for good.
+fn label(group: &str) -> &str {
+    match group.rsplit_once('-') {
+        Some((name, id)) if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
+        _ => group,
+    }
 }

@@ -115,6 +115,21 @@ async fn a_call_goes_on_to_a_replica_that_is_there() {
 }
 
 #[tokio::test]
+async fn a_silent_replica_fails_one_call_in_time_and_then_rests() {
+    // The kernel takes its connections, and nobody answers: so does a process that was stopped.
+    let silent = listen().await;
+    let (serving, ..) = start(replica(ServingStatus::Serving), listen().await).await;
+    let client = client(&[silent.local_addr().unwrap(), serving]);
+    let begun = std::time::Instant::now();
+    let (one, other) = tokio::join!(ask(&client), ask(&client));
+    assert!(one.is_ok() != other.is_ok(), "of two calls one goes to each: {one:?}, {other:?}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    for _ in 0..10 {
+        ask(&client).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn where_no_replica_is_there_the_call_says_so() {
     let gone = listen().await.local_addr().unwrap();
     let status = ask(&client(&[gone])).await.unwrap_err();
