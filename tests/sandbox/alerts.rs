@@ -30,12 +30,15 @@ impl Alerts {
         Ok(alerts)
     }
 
-    /// Alerts that fire now: `TidemillTargetDown tidemill-registry`, by name and job, consumer or dependency.
+    /// Alerts that fire now, by name, and by dependency where they name one: `TidemillDependencyFails artifacts`.
     pub async fn firing(&self) -> Result<BTreeSet<String>> {
         let body: Value = reqwest::get(format!("{}/api/v1/alerts", self.url)).await?.json().await?;
         let alerts = body["data"]["alerts"].as_array().context("Prometheus' alerts")?;
         let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
-        Ok(firing.filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned())).collect())
+        let labels = firing.map(|alert| [&alert["labels"]["alertname"], &alert["labels"]["dependency"]]);
+        Ok(labels
+            .map(|labels| labels.iter().filter_map(|label| label.as_str()).collect::<Vec<_>>().join(" "))
+            .collect())
     }
 
     /// The value of an expression that gives one, or none.

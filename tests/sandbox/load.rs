@@ -151,6 +151,7 @@ impl Load {
 
 async fn judge(clients: &Clients, model: &str, number: u64) -> Result<String, tonic::Status> {
     let feedback = ingestion::Feedback {
+        answer: format!("answers/load-{number}"),
         prompt: format!("pub fn number_{number}("),
         completion: "?".to_owned(),
         correction: format!(") -> u64 {{\n    {number}\n}}\n"),
