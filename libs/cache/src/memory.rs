@@ -108,12 +108,15 @@ mod tests {
     use crate::contract;
 
     macro_rules! promises {
-        ($($promise:ident)*) => {$(
-            #[tokio::test]
-            async fn $promise() {
-                contract::$promise(&crate::connect("memory:").await.unwrap()).await;
+        ($($promise:ident)*) => {
+            mod promises {
+                use super::*;
+                $(#[tokio::test]
+                async fn $promise() {
+                    contract::$promise(&crate::connect("memory:").await.unwrap()).await;
+                })*
             }
-        )*};
+        };
     }
 
     promises! {

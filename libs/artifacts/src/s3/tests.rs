@@ -3,13 +3,16 @@
 use crate::{Artifacts, Digest, Error, contract};
 
 macro_rules! promises {
-    ($($promise:ident)*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $promise() {
-            let Some(url) = url(stringify!($promise)) else { return };
-            contract::$promise(&Artifacts::connect(&url).await.unwrap()).await;
+    ($($promise:ident)*) => {
+        mod promises {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let Some(url) = url(stringify!($promise)) else { return };
+                contract::$promise(&Artifacts::connect(&url).await.unwrap()).await;
+            })*
         }
-    )*};
+    };
 }
 
 promises! {

@@ -11,14 +11,14 @@ use crate::contract;
 
 macro_rules! promises {
     ($($promise:ident)*) => {
-        mod folder {
+        mod promises_of_folder {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
                 let (_folder, artifacts) = super::folder().await;
                 super::contract::$promise(&artifacts).await;
             })*
         }
-        mod memory {
+        mod promises_of_memory {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
                 super::contract::$promise(&super::Artifacts::connect("memory:").await.unwrap()).await;

@@ -8,7 +8,7 @@ use crate::contract;
 
 macro_rules! promises {
     ($($promise:ident)*) => {
-        mod plain {
+        mod promises_of_plain {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
                 if let Some(cache) = super::server("TIDEMILL_TEST_REDIS", stringify!($promise)).await {
@@ -16,7 +16,7 @@ macro_rules! promises {
                 }
             })*
         }
-        mod tls {
+        mod promises_of_tls {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
                 if let Some(cache) = super::server("TIDEMILL_TEST_REDIS_TLS", stringify!($promise)).await {

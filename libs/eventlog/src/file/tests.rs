@@ -6,13 +6,16 @@ use super::*;
 use crate::contract;
 
 macro_rules! promises {
-    ($($promise:ident)*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $promise() {
-            let folder = tempfile::tempdir().unwrap();
-            contract::$promise(&open(&folder).await).await;
+    ($($promise:ident)*) => {
+        mod promises {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let folder = tempfile::tempdir().unwrap();
+                contract::$promise(&open(&folder).await).await;
+            })*
         }
-    )*};
+    };
 }
 
 promises! {

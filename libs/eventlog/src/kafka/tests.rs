@@ -15,14 +15,17 @@ use super::*;
 use crate::{Delivery, contract};
 
 macro_rules! promises {
-    ($($promise:ident)*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $promise() {
-            let Some(cluster) = Cluster::real() else { return };
-            contract::$promise(&cluster.log().await).await;
-            cluster.remove().await;
+    ($($promise:ident)*) => {
+        mod promises {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let Some(cluster) = Cluster::real() else { return };
+                contract::$promise(&cluster.log().await).await;
+                cluster.remove().await;
+            })*
         }
-    )*};
+    };
 }
 
 promises! {

@@ -36,14 +36,17 @@ spec:
 "#;
 
 macro_rules! promises {
-    ($($promise:ident)*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $promise() {
-            let Some(here) = Here::new().await else { return };
-            contract::$promise(&here.launcher(TEMPLATE).await).await;
-            here.remove().await;
+    ($($promise:ident)*) => {
+        mod promises {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let Some(here) = Here::new().await else { return };
+                contract::$promise(&here.launcher(TEMPLATE).await).await;
+                here.remove().await;
+            })*
         }
-    )*};
+    };
 }
 
 promises! {

@@ -8,13 +8,16 @@ use super::*;
 use crate::contract;
 
 macro_rules! promises {
-    ($($promise:ident)*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $promise() {
-            let here = Here::new().await;
-            contract::$promise(&here.launcher).await;
+    ($($promise:ident)*) => {
+        mod promises {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let here = Here::new().await;
+                contract::$promise(&here.launcher).await;
+            })*
         }
-    )*};
+    };
 }
 
 promises! {

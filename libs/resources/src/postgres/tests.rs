@@ -9,25 +9,31 @@ use crate::contract::{self, replicas};
 use crate::{OutboxEvent, Write};
 
 macro_rules! promises {
-    ($($promise:ident)*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $promise() {
-            let Some(url) = url("TIDEMILL_TEST_POSTGRES") else { return };
-            contract::$promise(&crate::connect(&url).await.unwrap()).await;
+    ($($promise:ident)*) => {
+        mod promises {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let Some(url) = url("TIDEMILL_TEST_POSTGRES") else { return };
+                contract::$promise(&crate::connect(&url).await.unwrap()).await;
+            })*
         }
-    )*};
+    };
 }
 
 macro_rules! promises_to_replicas {
-    ($($promise:ident)*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $promise() {
-            let Some(url) = url("TIDEMILL_TEST_POSTGRES") else { return };
-            // Both start at once, on a database without tables.
-            let (one, two) = tokio::join!(crate::connect(&url), crate::connect(&url));
-            replicas::$promise(&one.unwrap(), &two.unwrap()).await;
+    ($($promise:ident)*) => {
+        mod promises_to_replicas {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                let Some(url) = url("TIDEMILL_TEST_POSTGRES") else { return };
+                // Both start at once, on a database without tables.
+                let (one, two) = tokio::join!(crate::connect(&url), crate::connect(&url));
+                replicas::$promise(&one.unwrap(), &two.unwrap()).await;
+            })*
         }
-    )*};
+    };
 }
 
 promises! {

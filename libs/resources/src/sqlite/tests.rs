@@ -7,14 +7,14 @@ use crate::{OutboxEvent, contract};
 
 macro_rules! promises {
     ($($promise:ident)*) => {
-        mod file {
+        mod promises_of_file {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
                 let folder = tempfile::tempdir().unwrap();
                 super::contract::$promise(&super::open(&folder).await).await;
             })*
         }
-        mod memory {
+        mod promises_of_memory {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
                 super::contract::$promise(&crate::connect("sqlite::memory:").await.unwrap()).await;
