@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tidemill_proto::ingestion::v1 as ingestion;
 use tidemill_proto::pipeline::v1::{self as pipeline, PipelineRun};
 use tidemill_proto::r#type::v1::State;
@@ -154,8 +154,10 @@ impl Scene {
         tokio::task::block_in_place(end);
         let ended = Instant::now();
         let then = self.run(&run).await;
-        let healed =
-            eventually("going on", async || self.goes_on(&run, then.as_ref()).await.then(|| ended.elapsed())).await?;
+        let going_on = eventually("going on", async || self.goes_on(&run, then.as_ref()).await.then(|| ended.elapsed()));
+        let Ok(healed) = going_on.await else {
+            bail!("after {name} this did not go on: {:?}, then {then:?}", self.run(&run).await);
+        };
         fired.extend(self.alerts.firing().await?);
 
         let (completed, failed, longest, said) = self.load.completions.take();

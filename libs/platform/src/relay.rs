@@ -30,6 +30,8 @@ async fn run(store: Arc<dyn Store>, log: Arc<dyn Log>, stop: CancellationToken) 
                     () = leadership.lost() => tracing::warn!("another replica may relay now; this one stops"),
                     () = lead(&*store, &*log, &stop) => {}
                 }
+                // What waits is the next leader's to tell; else this replica would tell its last count for ever.
+                metrics::gauge!("tidemill_outbox_pending").set(0.0);
             }
             Ok(None) => rest(&stop, FOLLOW).await,
             Err(error) => {
