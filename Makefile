@@ -36,7 +36,7 @@ chart-test: setup ## Check the Helm chart in every shape, k8s/, and the Dockerfi
 cluster-test: build ## On a real API server: the launcher's contract, install, upgrade, rollback and uninstall of the chart, workers as Jobs
 	@tests/cluster/run
 
-telemetry-test: build ## Metrics by promtool, alert rules by their tests, dashboards, traces at a real receiver
+telemetry-test: build deps-up ## Metrics by promtool, alert rules by their tests, dashboards, traces at a real receiver
 	@tests/telemetry/run
 
 images: build ## Build the images from the programs of this machine, and drive the whole loop through them in containers

@@ -66,7 +66,7 @@ async fn outages_lose_nothing_and_heal() {
 
     let redis = Outage {
         name: "redis stopped (SIGSTOP)",
-        lasts: Duration::from_secs(30),
+        lasts: Duration::from_secs(20),
         alerts: &["TidemillCacheFails"],
         requests_may_fail: false,
     };
@@ -75,7 +75,7 @@ async fn outages_lose_nothing_and_heal() {
 
     let postgres = Outage {
         name: "postgres quit",
-        lasts: Duration::from_secs(30),
+        lasts: Duration::from_secs(20),
         alerts: &["TidemillDependencyFails resources"],
         requests_may_fail: true,
     };
@@ -84,7 +84,7 @@ async fn outages_lose_nothing_and_heal() {
 
     let s3 = Outage {
         name: "s3 killed",
-        lasts: Duration::from_secs(45),
+        lasts: Duration::from_secs(35),
         alerts: &["TidemillDependencyFails artifacts"],
         requests_may_fail: false,
     };
@@ -154,7 +154,8 @@ impl Scene {
         tokio::task::block_in_place(end);
         let ended = Instant::now();
         let then = self.run(&run).await;
-        let going_on = eventually("going on", async || self.goes_on(&run, then.as_ref()).await.then(|| ended.elapsed()));
+        let going_on =
+            eventually("going on", async || self.goes_on(&run, then.as_ref()).await.then(|| ended.elapsed()));
         let Ok(healed) = going_on.await else {
             bail!("after {name} this did not go on: {:?}, then {then:?}", self.run(&run).await);
         };

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tidemill_sandbox::{Clients, Received, Receiver, Span, Spawned, corpus, program, toml};
+use tidemill_sandbox::{Clients, Distributed, Received, Receiver, Servers, Span, Spawned, corpus, program, toml};
+use tidemill_standalone::Endpoints;
 
 /// What must not be found in any span.
 const SECRET: &str = "pub fn xylophone_of_the_prompt(";
@@ -40,23 +41,63 @@ serving: {{model: code, alias: champion, deployment: code}}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_covers_a_run_to_its_last_worker_and_another_a_request_to_its_tokens() {
-    let Some(rotel) = std::env::var_os("TIDEMILL_TEST_ROTEL").map(PathBuf::from) else {
-        println!("skipped: traces at a real receiver: TIDEMILL_TEST_ROTEL is not set; run tests/telemetry/run");
-        return;
-    };
+    let Some(rotel) = rotel() else { return };
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(&rotel, folder.path()).await.unwrap();
     let data = folder.path().join("data");
     let settings = folder.path().join("tidemill.toml");
-    let more = format!("[telemetry]\notlp_endpoint = {:?}\n", receiver.endpoint);
-    std::fs::write(&settings, toml(&data, &more).unwrap()).unwrap();
+    std::fs::write(&settings, toml(&data, &telemetry(&receiver)).unwrap()).unwrap();
     let daemon = Spawned::start(&settings, &data).await.unwrap();
-    Clients::connect(&daemon.endpoints).unwrap().ready().await.unwrap();
+    run_and_ask(&daemon.endpoints, &receiver, folder.path()).await;
+    daemon.terminate().await.unwrap();
 
-    let file = folder.path().join("mini.yaml");
-    std::fs::write(&file, pipeline(&corpus(folder.path()).unwrap())).unwrap();
+    let received = receiver.stop().await.unwrap();
+    let trees = trees(&received, |_| "tidemilld".to_owned());
+    let log = std::fs::read_to_string(data.with_extension("log")).unwrap();
+    let begins = log.lines().find(|line| line.contains("job begins") && line.contains("trainingJobs/")).unwrap();
+    let run = the_run(&received, |_| "tidemilld".to_owned());
+    assert!(begins.contains(&format!("\"trace_id\":\"{run}\"")), "{begins} is not of trace {run}");
+    println!("{trees}");
+    if let Some(path) = std::env::var_os("TIDEMILL_TRACE_TREES") {
+        std::fs::write(path, trees).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_over_kafka_and_processes_apart() {
+    let Some(rotel) = rotel() else { return };
+    let Ok(servers) = Servers::shared() else {
+        println!("skipped: traces over Kafka: TIDEMILL_TEST_KAFKA is not set; run make deps-up");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&rotel, folder.path()).await.unwrap();
+    let more = telemetry(&receiver);
+    let apart = Distributed::start(&servers, &folder.path().join("data"), 2, None, &more).await.unwrap();
+    run_and_ask(&apart.endpoints, &receiver, folder.path()).await;
+    apart.terminate().await.unwrap();
+    println!("{}", trees(&receiver.stop().await.unwrap(), |service| format!("tidemill-{service}")));
+}
+
+fn rotel() -> Option<PathBuf> {
+    let rotel = std::env::var_os("TIDEMILL_TEST_ROTEL").map(PathBuf::from);
+    if rotel.is_none() {
+        println!("skipped: traces at a real receiver: TIDEMILL_TEST_ROTEL is not set; run tests/telemetry/run");
+    }
+    rotel
+}
+
+fn telemetry(receiver: &Receiver) -> String {
+    format!("[telemetry]\notlp_endpoint = {:?}\n", receiver.endpoint)
+}
+
+/// Runs a pipeline with the client, and asks its model for a stream.
+async fn run_and_ask(endpoints: &Endpoints, receiver: &Receiver, folder: &Path) {
+    Clients::connect(endpoints).unwrap().ready().await.unwrap();
+    let file = folder.join("mini.yaml");
+    std::fs::write(&file, pipeline(&corpus(folder).unwrap())).unwrap();
     let ran = tokio::process::Command::new(program("tidemill").unwrap())
-        .args(["--server", &format!("http://{}", daemon.endpoints.grpc), "run"])
+        .args(["--server", &format!("http://{}", endpoints.grpc), "run"])
         .arg(&file)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.endpoint)
         .output()
@@ -65,30 +106,22 @@ async fn one_trace_covers_a_run_to_its_last_worker_and_another_a_request_to_its_
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 
     let body = serde_json::json!({"model": "code", "prompt": SECRET, "max_tokens": 24, "seed": 1, "stream": true});
-    let url = format!("http://{}/v1/completions", daemon.endpoints.http);
+    let url = format!("http://{}/v1/completions", endpoints.http);
     let streamed = tidemill_sandbox::eventually("a streamed answer", async || {
         let answer = reqwest::Client::new().post(&url).json(&body).send().await.ok()?;
         if answer.status().is_success() { answer.text().await.ok() } else { None }
     });
     assert!(streamed.await.unwrap().ends_with("data: [DONE]\n\n"));
+}
 
-    daemon.terminate().await.unwrap();
-    let received = receiver.stop().await.unwrap();
+/// Both traces as trees; `service` tells in which process a service is.
+fn trees(received: &Received, service: impl Fn(&str) -> String) -> String {
     assert!(!received.text.contains("xylophone"), "a span holds content");
-    let run = the_run(&received);
-    let log = std::fs::read_to_string(data.with_extension("log")).unwrap();
-    let begins = log.lines().find(|line| line.contains("job begins") && line.contains("trainingJobs/")).unwrap();
-    assert!(begins.contains(&format!("\"trace_id\":\"{run}\"")), "{begins} is not of trace {run}");
-    let request = the_request(&received);
-    let trees = format!("{}\n{}", received.tree(&run), received.tree(&request));
-    println!("{trees}");
-    if let Some(path) = std::env::var_os("TIDEMILL_TRACE_TREES") {
-        std::fs::write(path, trees).unwrap();
-    }
+    format!("{}\n{}", received.tree(&the_run(received, service)), received.tree(&the_request(received)))
 }
 
 /// The trace of `tidemill run`: whole, and with every worker.
-fn the_run(received: &Received) -> String {
+fn the_run(received: &Received, process: impl Fn(&str) -> String) -> String {
     let root = received.spans.iter().find(|span| span.name == "tidemill run").expect("the client sent its span");
     assert_eq!((root.service.as_str(), root.parent.as_str()), ("tidemill", ""));
     let trace = received.trace(&root.trace);
@@ -97,11 +130,11 @@ fn the_run(received: &Received) -> String {
         assert!(found, "no {name} of {service} in\n{}", received.tree(&root.trace));
     };
     for topic in ["pipeline", "ingestion", "preprocessing", "training", "evaluation"] {
-        has("tidemilld", &format!("process tidemill.{topic}.tasks"));
+        has(&process(topic), &format!("process tidemill.{topic}.tasks"));
     }
     has("tidemill-training-worker", "worker training");
     has("tidemill-evaluation-worker", "worker evaluation");
-    has("tidemilld", "tidemill.registry.v1.RegistryService/PromoteModelVersion");
+    has(&process("registry"), "tidemill.registry.v1.RegistryService/PromoteModelVersion");
     let ids: BTreeSet<&str> = trace.iter().map(|span| span.id.as_str()).collect();
     let lost: Vec<&&Span> = trace.iter().filter(|s| s.id != root.id && !ids.contains(s.parent.as_str())).collect();
     assert!(lost.is_empty(), "no way back to the command from {lost:#?}");
