@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tidemill_standalone::Endpoints;
 
-/// Path of a built program of this workspace, beside the test's own.
+/// Path of a built program of this workspace: in the folder of our own program, or above it, where a test lies in `deps`.
 pub fn program(name: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(Path::parent).context("a test lies in target/debug/deps")?;
+    let own = std::env::current_exe()?;
+    let folder = own.parent().context("a program lies in a folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().context("deps lies in a folder")? } else { folder };
     let path = folder.join(name);
     if !path.exists() {
         bail!("{} is not built; run `make test`, or `cargo build --workspace` first", path.display());

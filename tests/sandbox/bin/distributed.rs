@@ -1,6 +1,7 @@
 //! `make up-distributed`: every service as processes of its own over real servers, until Ctrl-C or SIGTERM.
 //!
-//! `distributed FOLDER [REPLICAS]`; the gateway listens where `tidemilld` would, so clients need no flag.
+//! `distributed FOLDER [REPLICAS [GRPC_ADDRESS HTTP_ADDRESS]]`; by default the gateway listens where `tidemilld` would, so clients need no
+//! flag.
 
 use std::path::PathBuf;
 
@@ -11,9 +12,14 @@ use tidemill_sandbox::{Distributed, SERVICES, Servers};
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let folder = PathBuf::from(arguments.next().context("usage: distributed FOLDER [REPLICAS]")?);
+    let folder =
+        PathBuf::from(arguments.next().context("usage: distributed FOLDER [REPLICAS [GRPC_ADDRESS HTTP_ADDRESS]]")?);
     let replicas: usize = arguments.next().map_or(Ok(2), |text| text.parse()).context("REPLICAS should be a number")?;
-    let edge = ("127.0.0.1:7460".parse()?, "127.0.0.1:7461".parse()?);
+    let mut address = |usual: &str| {
+        let text = arguments.next().unwrap_or_else(|| usual.to_owned());
+        text.parse().with_context(|| format!("{text:?} should be an address such as {usual}"))
+    };
+    let edge = (address("127.0.0.1:7460")?, address("127.0.0.1:7461")?);
     let stop = shutdown::on_signal()?;
     println!("starting {} services, {replicas} of each, in {}", SERVICES.len(), folder.display());
     let distributed = Distributed::start(&Servers::shared()?, &folder, replicas, Some(edge), "").await?;
