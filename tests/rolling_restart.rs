@@ -138,6 +138,8 @@ async fn a_rolling_restart_of_everything_fails_no_request() {
     let servers = Servers::shared().unwrap();
     let mut distributed = Distributed::start(&servers, &folder.path().join("data"), 2, None, "").await.unwrap();
     let clients = Clients::connect(&distributed.endpoints).unwrap();
+    // The gateway knows how the services behind it are.
+    clients.serving("tidemill.training.v1.TrainingService").await.unwrap();
     let mut spec = mini_pipeline("code", &corpus(folder.path()).unwrap());
     spec.feedback = None;
     run_to_end(&clients, spec).await.unwrap();

@@ -53,8 +53,13 @@ impl Clients {
 
     /// Waits until the daemon says that it serves.
     pub async fn ready(&self) -> Result<()> {
+        self.serving("").await
+    }
+
+    /// Waits until it says so of one service, by its full gRPC name.
+    pub async fn serving(&self, service: &str) -> Result<()> {
         crate::eventually("SERVING", async || {
-            let answer = self.health.clone().check(HealthCheckRequest { service: String::new() }).await.ok()?;
+            let answer = self.health.clone().check(HealthCheckRequest { service: service.to_owned() }).await.ok()?;
             (answer.get_ref().status == ServingStatus::Serving as i32).then_some(())
         })
         .await

@@ -1,5 +1,6 @@
 //! Serves what services are made of: gRPC, HTTP and background tasks, with health, reflection and a drain that ends in time.
 
+mod forwarded;
 pub(crate) mod incoming;
 
 use std::net::SocketAddr;
@@ -256,6 +257,7 @@ impl Bound {
         let mut router = axum::Router::new();
         let mut tasks = JoinSet::new();
         let mut names = Vec::new();
+        let mut forwarded = Vec::new();
         let mut readiness = Vec::new();
         for service in services {
             readiness.extend(service.ready);
@@ -264,7 +266,8 @@ impl Bound {
                 names.push(grpc.full_name);
             }
             for (full_name, channel) in service.forwarded {
-                routes = transport::forward(routes, full_name, channel);
+                routes = transport::forward(routes, full_name, channel.clone());
+                forwarded.push((full_name, channel));
             }
             if let Some(http) = service.http {
                 router = router.merge(http);
@@ -281,6 +284,8 @@ impl Bound {
         for name in &names {
             health.set_service_status(*name, ServingStatus::NotServing).await;
         }
+
+        let followed = forwarded::follow(&health, forwarded);
 
         // The listeners outlive `stop` by a moment: callers first learn from health that nothing new should come here.
         let close = CancellationToken::new();
@@ -327,6 +332,7 @@ impl Bound {
         };
         stop.cancel();
         ready.iter().for_each(|ready| ready.set(false));
+        drop(followed);
         for name in names {
             health.set_service_status(name, ServingStatus::NotServing).await;
         }
