@@ -66,6 +66,10 @@ async fn damaged_artifacts_are_named_and_wrong_requests_explained() {
     let run = run_to_end(&sandbox.clients, spec.clone()).await.unwrap();
     wrong_requests_are_explained(&sandbox).await;
     clients_that_leave_cost_nothing(&sandbox).await;
+    if !sandbox.data.join("artifacts").exists() {
+        println!("skipped: damaged artifacts: here they are not in files that this test could damage");
+        return sandbox.stop().await.unwrap();
+    }
 
     let digest_of = |step: &str| run.steps.iter().find(|s| s.id == step).unwrap().digest.clone();
 
