@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tidemill_proto::pipeline::v1 as pipeline;
 use tidemill_proto::r#type::v1::State;
-use tidemill_sandbox::{Clients, corpus, eventually, mini_pipeline, program, toml};
+use tidemill_sandbox::{Clients, begin_run, corpus, eventually, mini_pipeline, program, toml};
 use tidemill_standalone::Endpoints;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,18 +56,7 @@ async fn waits_and_goes_on(disk: &Disk, clients: &Clients) {
     clients.ready().await.unwrap();
     let texts = tempfile::tempdir().unwrap();
     let spec = mini_pipeline("code", &corpus(texts.path()).unwrap());
-    let create = pipeline::CreatePipelineRequest {
-        pipeline_id: "code".to_owned(),
-        pipeline: Some(pipeline::Pipeline { spec: Some(spec), ..Default::default() }),
-        ..Default::default()
-    };
-    clients.pipeline.clone().create_pipeline(create).await.unwrap();
-    let run = pipeline::CreatePipelineRunRequest {
-        parent: "pipelines/code".to_owned(),
-        pipeline_run: Some(Default::default()),
-        ..Default::default()
-    };
-    clients.pipeline.clone().create_pipeline_run(run).await.unwrap();
+    begin_run(clients, spec).await.unwrap();
 
     // Leaves room for the small writes of the store, not for artifacts.
     let filler = disk.inside().join("filler");

@@ -10,8 +10,8 @@ use tidemill_proto::ingestion::v1 as ingestion;
 use tidemill_proto::pipeline::v1::{self as pipeline, PipelineRun};
 use tidemill_proto::r#type::v1::State;
 use tidemill_sandbox::{
-    Alerts, Clients, Distributed, Load, OwnServers, SERVICES, complete, corpus, eventually, mini_pipeline, outcome,
-    run_to_end,
+    Alerts, Clients, Distributed, Load, OwnServers, SERVICES, begin_run, complete, corpus, eventually, mini_pipeline,
+    outcome, run_to_end,
 };
 
 /// What everything may take to go on after a fault.
@@ -137,7 +137,7 @@ impl Scene {
         let id = name.split(' ').next().context("a name")?;
         let mut spec = mini_pipeline(id, &self.corpus);
         spec.feedback = None;
-        let run = self.begin(spec).await?;
+        let run = begin_run(&self.clients, spec).await?;
         eventually("the first step", async || {
             let run = self.run(&run).await?;
             run.steps.iter().any(|step| step.state() == State::Running).then_some(())
@@ -181,21 +181,6 @@ impl Scene {
         ensure!(silent.is_empty(), "{silent:?} did not fire during {name}, but {fired:?}");
         ensure!(digests(&self.clients, id).await? == self.calm, "{name} changed what the pipeline comes to");
         Ok(())
-    }
-
-    async fn begin(&self, spec: pipeline::PipelineSpec) -> Result<String> {
-        let id = spec.id.clone();
-        let pipeline = pipeline::Pipeline { spec: Some(spec), ..Default::default() };
-        let request =
-            pipeline::CreatePipelineRequest { pipeline_id: id.clone(), pipeline: Some(pipeline), ..Default::default() };
-        let mut client = self.clients.pipeline.clone();
-        client.create_pipeline(request).await?;
-        let request = pipeline::CreatePipelineRunRequest {
-            parent: format!("pipelines/{id}"),
-            pipeline_run: Some(PipelineRun::default()),
-            ..Default::default()
-        };
-        Ok(client.create_pipeline_run(request).await?.into_inner().name)
     }
 
     async fn run(&self, name: &str) -> Option<PipelineRun> {

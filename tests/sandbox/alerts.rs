@@ -9,7 +9,7 @@ use tidemill_faults::Server;
 
 /// See the module; gone when dropped.
 pub struct Alerts {
-    server: Server,
+    _server: Server,
     url: String,
 }
 
@@ -21,7 +21,7 @@ impl Alerts {
         let target = |(service, address): (&str, SocketAddr)| json!({"targets": [address.to_string()], "labels": {"job": format!("tidemill-{service}")}});
         let targets: Vec<Value> = admins.into_iter().map(target).collect();
         std::fs::write(server.folder().join("targets.json"), serde_json::to_vec(&targets)?)?;
-        let alerts = Self { server, url };
+        let alerts = Self { _server: server, url };
         crate::eventually("the first scrape of every process", async || {
             let up = alerts.query("count(up{job=~\"tidemill-.*\"} == 1)").await.ok()?;
             (up == Some(targets.len() as f64)).then_some(())
@@ -47,10 +47,5 @@ impl Alerts {
         let body: Value = reqwest::get(url).await?.json().await?;
         let value = &body["data"]["result"][0]["value"][1];
         Ok(value.as_str().map(str::parse).transpose()?)
-    }
-
-    /// Where its log and data are.
-    pub fn folder(&self) -> &std::path::Path {
-        self.server.folder()
     }
 }

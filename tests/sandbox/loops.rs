@@ -117,6 +117,11 @@ pub fn mini_pipeline(id: &str, corpus: &Path) -> PipelineSpec {
 
 /// Creates a pipeline, starts a run and waits for its end.
 pub async fn run_to_end(clients: &Clients, spec: PipelineSpec) -> Result<PipelineRun> {
+    wait_for_run(clients, &begin_run(clients, spec).await?).await
+}
+
+/// Creates a pipeline and starts a run; gives its name.
+pub async fn begin_run(clients: &Clients, spec: PipelineSpec) -> Result<String> {
     let id = spec.id.clone();
     let pipeline = pipeline::Pipeline { spec: Some(spec), ..Default::default() };
     let mut client = clients.pipeline.clone();
@@ -134,7 +139,7 @@ pub async fn run_to_end(clients: &Clients, spec: PipelineSpec) -> Result<Pipelin
             ..Default::default()
         })
         .await?;
-    wait_for_run(clients, &run.get_ref().name).await
+    Ok(run.into_inner().name)
 }
 
 /// Waits until a run has ended; fails unless it succeeded.
