@@ -1,17 +1,18 @@
-//! Servers go away under load, and replicas fall silent. Nothing acknowledged is lost, nothing is wrong or happens twice, alerts fire,
-//! and within 15 s of a fault's end all goes on.
+//! Kafka is away at the start; servers are slow or go away under load, and replicas fall silent. Nothing acknowledged is lost, nothing is
+//! wrong or happens twice, alerts fire, and within 15 s of a fault's end all goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use tidemill_faults::Fault;
 use tidemill_proto::ingestion::v1 as ingestion;
 use tidemill_proto::pipeline::v1::{self as pipeline, PipelineRun};
 use tidemill_proto::r#type::v1::State;
 use tidemill_sandbox::{
     Alerts, Clients, Distributed, Load, OwnServers, SERVICES, begin_run, complete, corpus, eventually, mini_pipeline,
-    outcome, run_to_end,
+    outcome, wait_for_run,
 };
 
 /// What everything may take to go on after a fault.
@@ -64,6 +65,15 @@ async fn outages_lose_nothing_and_heal() {
     let (down, up) = (servers.kafka.clone(), servers.kafka.clone());
     scene.through(kafka, || down.kill(), move || up.start_again()).await.unwrap();
 
+    let slow = Outage {
+        name: "slow kafka (0.5 s a packet)",
+        lasts: Duration::from_secs(30),
+        alerts: &[],
+        requests_may_fail: false,
+    };
+    let (down, up) = (servers.to_kafka.clone(), servers.to_kafka.clone());
+    scene.through(slow, || down.set(Fault::Delay(Duration::from_millis(500))), move || up.heal()).await.unwrap();
+
     let redis = Outage {
         name: "redis stopped (SIGSTOP)",
         lasts: Duration::from_secs(20),
@@ -114,13 +124,18 @@ async fn outages_lose_nothing_and_heal() {
 impl Scene {
     async fn open(folder: &std::path::Path) -> Result<Self> {
         let servers = OwnServers::start().await?;
+        // Kafka comes last, after a run was asked for.
+        servers.kafka.kill();
         let tidemill = Distributed::start(&servers.addresses()?, &folder.join("data"), 2, None, "").await?;
         let clients = Clients::connect(&tidemill.endpoints)?;
         let alerts = Alerts::watch(tidemill.admins()).await?;
         let corpus = corpus(folder)?;
         let mut spec = mini_pipeline(SERVED, &corpus);
         spec.feedback = None;
-        run_to_end(&clients, spec).await?;
+        let run = begin_run(&clients, spec).await?;
+        let kafka = servers.kafka.clone();
+        tokio::task::spawn_blocking(move || kafka.start_again()).await?;
+        wait_for_run(&clients, &run).await?;
         eventually("an answer", async || complete(&clients, SERVED, 0).await.ok()).await?;
         let calm = digests(&clients, SERVED).await?;
         let load = Load::start(&clients, SERVED).await?;

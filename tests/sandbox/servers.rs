@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use tidemill_faults::Server;
+use anyhow::{Context, Result, bail};
+use tidemill_faults::{Proxy, Server};
 
 /// Addresses of the parts that all processes share.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ impl Servers {
 pub struct OwnServers {
     /// Kafka.
     pub kafka: Arc<Server>,
+    /// What all clients of this Kafka go through.
+    pub to_kafka: Arc<Proxy>,
     /// PostgreSQL.
     pub postgres: Arc<Server>,
     /// Redis.
@@ -63,7 +65,9 @@ impl OwnServers {
         let start = |name: &'static str| tokio::task::spawn_blocking(move || Arc::new(Server::start(name)));
         let (kafka, postgres, redis, s3) =
             tokio::try_join!(start("kafka"), start("postgres"), start("redis"), start("s3"))?;
-        Ok(Self { kafka, postgres, redis, s3 })
+        let proxy = kafka.variable("TIDEMILL_TEST_KAFKA_PROXY").parse()?;
+        let to_kafka = Proxy::start_at(proxy, kafka.variable("TIDEMILL_TEST_KAFKA_BEHIND_PROXY").parse()?).await;
+        Ok(Self { kafka, to_kafka: Arc::new(to_kafka), postgres, redis, s3 })
     }
 
     /// Their addresses.
@@ -71,14 +75,14 @@ impl OwnServers {
     /// # Errors
     /// None, but for a server script that has changed.
     pub fn addresses(&self) -> Result<Servers> {
-        let variables = [
-            ("TIDEMILL_TEST_KAFKA", &self.kafka),
-            ("TIDEMILL_TEST_POSTGRES", &self.postgres),
-            ("TIDEMILL_TEST_REDIS", &self.redis),
-            ("TIDEMILL_TEST_S3", &self.s3),
-        ];
         Servers::named("tidemill", |wanted| {
-            let (_, server) = variables.iter().find(|(name, _)| *name == wanted).context("an unknown variable")?;
+            let server = match wanted {
+                "TIDEMILL_TEST_KAFKA" => return Ok(self.to_kafka.address().to_string()),
+                "TIDEMILL_TEST_POSTGRES" => &self.postgres,
+                "TIDEMILL_TEST_REDIS" => &self.redis,
+                "TIDEMILL_TEST_S3" => &self.s3,
+                unknown => bail!("no server says {unknown}"),
+            };
             Ok(server.variable(wanted))
         })
     }

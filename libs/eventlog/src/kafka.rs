@@ -23,7 +23,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::{Error, Event, Log, Result, Subscription};
-use address::Address;
+use address::{Address, SESSION_MILLIS};
 use append::Appender;
 use lag::Lag;
 use lanes::Attempts;
@@ -124,8 +124,7 @@ impl Inner {
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // Who dies is replaced within seconds.
-            .set("session.timeout.ms", "10000")
+            .set("session.timeout.ms", SESSION_MILLIS)
             .set("heartbeat.interval.ms", "2000")
             // So that a commit is not kept for long where the broker is away.
             .set("coordinator.query.interval.ms", "3000")

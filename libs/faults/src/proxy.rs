@@ -42,7 +42,12 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a port of its own, for a server.
     pub async fn start(server: SocketAddr) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
+        Self::start_at("127.0.0.1:0".parse().expect("an address"), server).await
+    }
+
+    /// Listens where the server sends its clients, as Kafka does.
+    pub async fn start_at(address: SocketAddr, server: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind(address).await.expect("a port on loopback");
         let address = listener.local_addr().expect("the port's address");
         let fault = watch::Sender::new(Fault::None);
         let open = watch::Sender::new(0);

@@ -99,6 +99,10 @@ fn parameters(query: &str, own: &[&str]) -> Checked<HashMap<String, String>> {
     Ok(found)
 }
 
+/// How long a group waits for a member that fell silent: who dies is replaced this soon. After a longer outage members come back under
+/// new names, and the group waits this long for the old ones. A broker takes no less unless it is told to.
+pub(crate) const SESSION_MILLIS: &str = "6000";
+
 fn common(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config

@@ -94,13 +94,8 @@ impl Ledger {
             *self.dead.entry(cause).or_default() += 1;
         }
         let buried: u64 = self.dead.values().sum();
-        self.dead_missing = self.to_bury().saturating_sub(buried);
+        self.dead_missing = self.malformed.values().sum::<u64>().saturating_sub(buried);
         Ok(())
-    }
-
-    /// Malformed messages with bytes to bury.
-    fn to_bury(&self) -> u64 {
-        self.malformed.iter().filter(|(cause, _)| **cause != "TOMBSTONE").map(|(_, count)| count).sum()
     }
 
     pub(crate) fn print(

@@ -55,11 +55,8 @@ impl Segment {
         match session.decode(&origin, &message) {
             Ok(record) => self.records.push(record),
             Err(refused) => {
-                // Of a message without a value there is nothing to bury.
-                if message.value.is_some() {
-                    let cause = format!("{}: {}", refused.reason, refused.detail);
-                    self.dead.push(DeadLetter { partition, message, cause });
-                }
+                let cause = format!("{}: {}", refused.reason, refused.detail);
+                self.dead.push(DeadLetter { partition, message, cause });
                 self.refused.push(refused);
             }
         }

@@ -13,6 +13,7 @@ use rdkafka::util::Timeout;
 use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
 
 use super::super::{Message, News, Reader};
+use crate::kafka::address::SESSION_MILLIS;
 use crate::{Error, Result};
 
 /// Most messages, and bytes, handed out at once: what a reader holds in memory beside librdkafka's own queue.
@@ -101,8 +102,7 @@ impl Member {
             // Where the caller's offset is gone: what is left is better than nothing, and better than the newest only.
             .set("auto.offset.reset", "earliest")
             .set("enable.partition.eof", "true")
-            // A member that died gives its partitions to others this soon.
-            .set("session.timeout.ms", "10000")
+            .set("session.timeout.ms", SESSION_MILLIS)
             .set("heartbeat.interval.ms", "2000")
             // One answer of a broker fills a large part of the queue; the queue is what a slow caller costs in memory.
             .set("fetch.wait.max.ms", "100")
