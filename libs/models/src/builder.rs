@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Result, initial,
+    linear::Linear,
     parameter::{Parameter, Piece},
 };
 
@@ -19,10 +20,15 @@ pub(crate) enum Source {
 
 /// How a parameter starts when it is drawn.
 #[derive(Clone, Copy)]
-pub(crate) enum Initial {
+pub(crate) enum Initial<'a> {
+    /// Of this deviation.
     Normal(f64),
+    /// Between minus and plus this.
+    Uniform(f64),
     Ones,
     Zeros,
+    /// The sizes of these rows.
+    Norms(&'a Tensor),
 }
 
 pub(crate) struct Builder {
@@ -38,33 +44,72 @@ impl Builder {
     }
 
     /// A vector that is one tensor on disk.
-    pub(crate) fn vector(&mut self, name: String, size: i64, initial: Initial) -> Result<Tensor> {
+    pub(crate) fn vector(&mut self, name: String, size: i64, initial: Initial<'_>) -> Result<Tensor> {
         let pieces = vec![Piece { name: name.clone(), rows: size }];
         self.make(name, pieces, None, false, initial)
     }
 
     /// A matrix [rows, columns] that is one tensor on disk.
-    pub(crate) fn matrix(&mut self, name: String, rows: i64, columns: i64, initial: Initial) -> Result<Tensor> {
+    pub(crate) fn matrix(&mut self, name: String, rows: i64, columns: i64, initial: Initial<'_>) -> Result<Tensor> {
         let pieces = vec![Piece { name: name.clone(), rows }];
         self.make(name, pieces, Some(columns), false, initial)
     }
 
-    /// A matrix whose runs of rows are tensors of their own on disk.
+    /// A linear layer, and the module of that name on disk.
+    pub(crate) fn linear(
+        &mut self,
+        module: String,
+        outputs: i64,
+        inputs: i64,
+        initial: Initial<'_>,
+        bias: bool,
+    ) -> Result<Linear> {
+        self.stacked(module.clone(), &[(module, outputs)], inputs, initial, bias)
+    }
+
+    /// A linear layer whose runs of rows are modules of their own on disk, as (module, rows).
     pub(crate) fn stacked(
         &mut self,
         name: String,
-        pieces: Vec<(String, i64)>,
-        columns: i64,
-        initial: Initial,
-    ) -> Result<Tensor> {
-        let pieces = pieces.into_iter().map(|(name, rows)| Piece { name, rows }).collect();
-        self.make(name, pieces, Some(columns), false, initial)
+        modules: &[(String, i64)],
+        inputs: i64,
+        initial: Initial<'_>,
+        bias: bool,
+    ) -> Result<Linear> {
+        self.any_linear(name, modules, inputs, initial, bias, false)
     }
 
-    /// A matrix [rows, columns] that is [columns, rows] on disk.
-    pub(crate) fn transposed(&mut self, name: String, rows: i64, columns: i64, initial: Initial) -> Result<Tensor> {
-        let pieces = vec![Piece { name: name.clone(), rows }];
-        self.make(name, pieces, Some(columns), true, initial)
+    /// A linear layer whose weight is [inputs, outputs] on disk.
+    pub(crate) fn transposed(
+        &mut self,
+        module: String,
+        outputs: i64,
+        inputs: i64,
+        initial: Initial<'_>,
+        bias: bool,
+    ) -> Result<Linear> {
+        self.any_linear(module.clone(), &[(module, outputs)], inputs, initial, bias, true)
+    }
+
+    fn any_linear(
+        &mut self,
+        name: String,
+        modules: &[(String, i64)],
+        inputs: i64,
+        initial: Initial<'_>,
+        bias: bool,
+        transposed: bool,
+    ) -> Result<Linear> {
+        let pieces = |what: &str| -> Vec<Piece> {
+            modules.iter().map(|(module, rows)| Piece { name: format!("{module}.{what}"), rows: *rows }).collect()
+        };
+        let modules = pieces("weight");
+        let weight = self.make(format!("{name}.weight"), modules.clone(), Some(inputs), transposed, initial)?;
+        let bias = match bias {
+            true => Some(self.make(format!("{name}.bias"), pieces("bias"), None, false, Initial::Zeros)?),
+            false => None,
+        };
+        Ok(Linear { weight, bias, modules, transposed, adapters: Vec::new() })
     }
 
     /// The parameters, or every problem found: missing, misshapen and unknown tensors.
@@ -81,7 +126,7 @@ impl Builder {
         pieces: Vec<Piece>,
         columns: Option<i64>,
         transposed: bool,
-        initial: Initial,
+        initial: Initial<'_>,
     ) -> Result<Tensor> {
         let rows = pieces.iter().map(|piece| piece.rows).sum::<i64>();
         let shape: Vec<i64> = [Some(rows), columns].into_iter().flatten().collect();
@@ -119,14 +164,17 @@ impl Builder {
     }
 }
 
-fn draw(seed: u64, index: u64, shape: &[i64], initial: Initial) -> Result<Tensor> {
+/// Values that a seed and a number within the model determine, on every machine alike.
+pub(crate) fn draw(seed: u64, index: u64, shape: &[i64], initial: Initial<'_>) -> Result<Tensor> {
     let options = (Kind::Float, Device::Cpu);
+    let count = shape.iter().product::<i64>() as usize;
     Ok(match initial {
         Initial::Ones => Tensor::f_ones(shape, options)?,
         Initial::Zeros => Tensor::f_zeros(shape, options)?,
         Initial::Normal(deviation) => {
-            let count = shape.iter().product::<i64>() as usize;
             Tensor::f_from_slice(&initial::normal(seed, index, count, deviation))?.f_view(shape)?
         }
+        Initial::Uniform(bound) => Tensor::f_from_slice(&initial::uniform(seed, index, count, bound))?.f_view(shape)?,
+        Initial::Norms(rows) => rows.f_norm_scalaropt_dim(2.0, [1i64].as_slice(), false)?,
     })
 }

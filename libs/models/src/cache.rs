@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Model, Result};
 
-/// Preallocated keys and values of one sequence: [1, kv heads, capacity, head size] a layer, float32.
+/// Preallocated keys and values of sequences that grow together: [rows, kv heads, capacity, head size] a layer, float32.
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<Layer>,
@@ -19,11 +19,16 @@ struct Layer {
 }
 
 impl Cache {
-    /// An empty cache for `model`; `capacity` is cut to the model's context.
+    /// An empty cache for one sequence of `model`; `capacity` is cut to the model's context.
     pub fn new(model: &Model, capacity: i64) -> Result<Self> {
+        Self::rows(model, capacity, 1)
+    }
+
+    /// An empty cache for so many sequences.
+    pub fn rows(model: &Model, capacity: i64, rows: i64) -> Result<Self> {
         let config = model.config();
         let capacity = capacity.clamp(1, config.context_length());
-        let shape = [1, config.kv_heads(), capacity, config.head_size()];
+        let shape = [rows, config.kv_heads(), capacity, config.head_size()];
         let place = || -> Result<Tensor> { Ok(Tensor::f_zeros(shape, (Kind::Float, model.device()))?) };
         let layers =
             (0..config.layers()).map(|_| Ok(Layer { keys: place()?, values: place()? })).collect::<Result<Vec<_>>>()?;
@@ -50,7 +55,21 @@ impl Cache {
         self.layers.iter().map(|layer| 2 * 4 * layer.keys.numel() as i64).sum()
     }
 
-    pub(crate) fn check(&self, added: i64) -> Result<()> {
+    /// Lets sequence `i` go on from what sequence `rows[i]` has read.
+    pub fn reorder(&mut self, rows: &Tensor) -> Result<()> {
+        for layer in &mut self.layers {
+            layer.keys = layer.keys.f_index_select(0, rows)?;
+            layer.values = layer.values.f_index_select(0, rows)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check(&self, rows: i64, added: i64) -> Result<()> {
+        if let Some(layer) = self.layers.first()
+            && layer.keys.size()[0] != rows
+        {
+            return Err(Error::Shape(vec![rows, added]));
+        }
         let needed = self.length + added;
         if needed > self.capacity {
             return Err(Error::ContextExceeded { needed, capacity: self.capacity });

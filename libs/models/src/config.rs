@@ -1,24 +1,38 @@
 //! `config.json` as Hugging Face writes it, with a closed schema: what is not understood is refused, by field name.
 
+mod activation;
+mod bert;
 mod fields;
 mod gpt2;
 mod llama;
+mod rope;
+mod t5;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-pub use gpt2::{Activation, Gpt2Config};
-pub use llama::LlamaConfig;
-
-use fields::Fields;
+pub use activation::Activation;
+pub use bert::BertConfig;
+pub(crate) use fields::Fields;
+pub use gpt2::Gpt2Config;
+pub use llama::{LlamaConfig, LlamaMember};
+pub use rope::{Rope, RopeScaling};
+pub use t5::T5Config;
 
 /// The shape of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Config {
-    /// `"model_type": "llama"`.
+    /// `"model_type": "llama"`, `"mistral"`, `"qwen2"` or `"qwen3"`.
     Llama(LlamaConfig),
     /// `"model_type": "gpt2"`.
     Gpt2(Gpt2Config),
+    /// `"model_type": "bert"`.
+    Bert(BertConfig),
+    /// `"model_type": "t5"`.
+    T5(T5Config),
 }
+
+/// What a configuration may be of.
+const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, gpt2, bert and t5 are supported";
 
 impl Config {
     /// Parses and checks `config.json`; every problem is listed.
@@ -26,24 +40,23 @@ impl Config {
         let map: Map<String, Value> =
             serde_json::from_str(text).map_err(|error| vec![format!("not a JSON object: {error}")])?;
         let mut fields = Fields::new(map);
-        fields.accept_any(GENERIC);
-        fields.require_default("is_encoder_decoder", &Value::Bool(false));
-        let config = match fields.text("model_type").as_deref() {
-            Some("llama") => Some(Self::Llama(llama::read(&mut fields))),
-            Some("gpt2") => Some(Self::Gpt2(gpt2::read(&mut fields))),
-            Some(other) => return Err(vec![format!("model_type: {other:?} is unknown; llama and gpt2 are supported")]),
-            None => return Err(vec!["model_type: missing; llama and gpt2 are supported".to_owned()]),
+        let Some(model_type) = fields.text("model_type") else {
+            return Err(vec![format!("model_type: missing; {SUPPORTED}")]);
         };
+        let config = match (model_type.as_str(), LlamaMember::named(&model_type)) {
+            (_, Some(member)) => Self::Llama(llama::read(member, &mut fields)),
+            ("gpt2", _) => Self::Gpt2(gpt2::read(&mut fields)),
+            ("bert", _) => Self::Bert(bert::read(&mut fields)),
+            ("t5", _) => Self::T5(t5::read(&mut fields)),
+            (other, _) => return Err(vec![format!("model_type: {other:?} is unknown; {SUPPORTED}")]),
+        };
+        fields.require_default("is_encoder_decoder", &json!(false));
+        fields.accept_any(GENERIC);
         let mut problems = fields.finish();
-        if problems.is_empty()
-            && let Some(config) = &config
-        {
+        if problems.is_empty() {
             problems = config.problems();
         }
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(problems),
-        }
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
     /// `config.json`: sorted keys, two spaces, a line feed at the end.
@@ -51,6 +64,8 @@ impl Config {
         let mut entries = match self {
             Self::Llama(config) => llama::write(config),
             Self::Gpt2(config) => gpt2::write(config),
+            Self::Bert(config) => bert::write(config),
+            Self::T5(config) => t5::write(config),
         };
         entries.push(("dtype", Value::from("float32")));
         entries.sort_by_key(|(name, _)| *name);
@@ -63,6 +78,18 @@ impl Config {
         match self {
             Self::Llama(config) => llama::problems(config),
             Self::Gpt2(config) => gpt2::problems(config),
+            Self::Bert(config) => bert::problems(config),
+            Self::T5(config) => t5::problems(config),
+        }
+    }
+
+    /// What `config.json` calls the family.
+    pub fn model_type(&self) -> &'static str {
+        match self {
+            Self::Llama(config) => config.member.model_type(),
+            Self::Gpt2(_) => "gpt2",
+            Self::Bert(_) => "bert",
+            Self::T5(_) => "t5",
         }
     }
 
@@ -71,6 +98,8 @@ impl Config {
         match self {
             Self::Llama(config) => config.vocab_size,
             Self::Gpt2(config) => config.vocab_size,
+            Self::Bert(config) => config.vocab_size,
+            Self::T5(config) => config.vocab_size,
         }
     }
 
@@ -79,14 +108,18 @@ impl Config {
         match self {
             Self::Llama(config) => config.max_position_embeddings,
             Self::Gpt2(config) => config.n_positions,
+            Self::Bert(config) => config.max_position_embeddings,
+            Self::T5(_) => T5Config::CONTEXT,
         }
     }
 
-    /// Layers.
+    /// Layers, of an encoder-decoder those of the decoder.
     pub fn layers(&self) -> i64 {
         match self {
             Self::Llama(config) => config.num_hidden_layers,
             Self::Gpt2(config) => config.n_layer,
+            Self::Bert(config) => config.num_hidden_layers,
+            Self::T5(config) => config.num_decoder_layers,
         }
     }
 
@@ -95,6 +128,8 @@ impl Config {
         match self {
             Self::Llama(config) => config.num_key_value_heads,
             Self::Gpt2(config) => config.n_head,
+            Self::Bert(config) => config.num_attention_heads,
+            Self::T5(config) => config.num_heads,
         }
     }
 
@@ -103,6 +138,8 @@ impl Config {
         match self {
             Self::Llama(config) => config.head_dim,
             Self::Gpt2(config) => config.n_embd / config.n_head,
+            Self::Bert(config) => config.hidden_size / config.num_attention_heads,
+            Self::T5(config) => config.d_kv,
         }
     }
 
@@ -111,8 +148,21 @@ impl Config {
         match self {
             Self::Llama(config) => config.eos_token_id,
             Self::Gpt2(config) => config.eos_token_id,
+            Self::Bert(_) => None,
+            Self::T5(config) => config.eos_token_id,
         }
     }
+
+    /// Whether the model continues texts token by token, from the text alone.
+    pub fn is_decoder(&self) -> bool {
+        matches!(self, Self::Llama(_) | Self::Gpt2(_))
+    }
+}
+
+/// Sizes that must be positive: the problem of each that is not.
+fn sizes(sizes: &[(&str, i64)]) -> Vec<String> {
+    let wrong = sizes.iter().filter(|(_, size)| *size < 1);
+    wrong.map(|(name, size)| format!("{name}: {size} is not a positive integer")).collect()
 }
 
 /// Fields that transformers writes into any configuration and that change nothing here.

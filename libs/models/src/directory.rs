@@ -1,43 +1,202 @@
-//! A Hugging Face model directory: `config.json` and `model.safetensors`. Tokenizer files beside them are left alone.
+//! A Hugging Face model directory: `config.json` and the weights, in one file or in shards. Tokenizer files beside them are left alone.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use tch::Device;
+use serde_json::{Value, json};
+use tch::{Device, Tensor};
 
-use crate::{Config, Error, Model, Result, read_tensors, write_tensors};
+use crate::{
+    Config, Error, LoraConfig, Model, Result,
+    lora::{self, ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Values},
+    names, read_tensors, write_tensors,
+};
 
 /// The file that describes the architecture.
 pub const CONFIG_FILE: &str = "config.json";
 /// The file that holds the weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// The file that says which shard holds which tensor.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Reads a model onto a device.
 pub fn load(directory: &Path, device: Device) -> Result<Model> {
     let config = read_config(directory)?;
-    load_weights(config, &directory.join(WEIGHTS_FILE), device)
+    let path = directory.join(WEIGHTS_FILE);
+    if directory.join(INDEX_FILE).exists() && !path.exists() {
+        let path = directory.join(INDEX_FILE);
+        return build(config, read_shards(directory)?, &path, device);
+    }
+    load_weights(config, &path, device)
 }
 
 /// Reads `config.json` alone.
 pub fn read_config(directory: &Path) -> Result<Config> {
     let path = directory.join(CONFIG_FILE);
-    let text = fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let text = read_text(&path)?;
     Config::from_json(&text).map_err(|problems| Error::Config { path, problems })
 }
 
-/// Writes both files into an existing directory. The same weights give the same bytes.
+/// Writes both files into an existing directory. The same weights give the same bytes. An adapter is left out.
 pub fn save(model: &Model, directory: &Path) -> Result<()> {
-    let path = directory.join(CONFIG_FILE);
-    fs::write(&path, model.config().to_json()).map_err(|source| Error::Io { path, source })?;
-    save_weights(model, &directory.join(WEIGHTS_FILE))
+    write_config(model, directory)?;
+    write_tensors(&directory.join(WEIGHTS_FILE), &model.base_tensors()?)
+}
+
+/// Writes the model into shards of at most `bytes` (or one tensor, if that is larger), and their index. One shard is a plain file.
+pub fn save_sharded(model: &Model, directory: &Path, bytes: u64) -> Result<()> {
+    let mut shards: Vec<(u64, Vec<(String, Tensor)>)> = Vec::new();
+    let mut total = 0;
+    for (name, tensor) in model.base_tensors()? {
+        let size = 4 * tensor.numel() as u64;
+        total += size;
+        match shards.last_mut() {
+            Some((used, tensors)) if *used + size <= bytes => {
+                *used += size;
+                tensors.push((name, tensor));
+            }
+            _ => shards.push((size, vec![(name, tensor)])),
+        }
+    }
+    if shards.len() <= 1 {
+        return save(model, directory);
+    }
+    write_config(model, directory)?;
+    let mut map = BTreeMap::new();
+    let count = shards.len();
+    for (number, (_, tensors)) in shards.iter().enumerate() {
+        let file = format!("model-{:05}-of-{count:05}.safetensors", number + 1);
+        write_tensors(&directory.join(&file), tensors)?;
+        map.extend(tensors.iter().map(|(name, _)| (name.clone(), file.clone())));
+    }
+    let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+    write_text(&directory.join(INDEX_FILE), &format!("{index:#}\n"))
 }
 
 /// Reads a weights file for a configuration that is already known, as in a checkpoint.
 pub fn load_weights(config: Config, path: &Path, device: Device) -> Result<Model> {
-    Model::from_tensors(config, read_tensors(path)?, device)?
-        .map_err(|problems| Error::Weights { path: path.to_owned(), problems })
+    build(config, read_tensors(path)?, path, device)
 }
 
-/// Writes the weights file alone.
+/// A model of tensors that were read from `path`.
+pub(crate) fn build(
+    mut config: Config,
+    tensors: BTreeMap<String, Tensor>,
+    path: &Path,
+    device: Device,
+) -> Result<Model> {
+    let (tensors, mut problems) = names::canonical(&mut config, tensors)?;
+    let failed = |problems| Error::Weights { path: path.to_owned(), problems };
+    match Model::from_tensors(config, tensors, device)? {
+        Ok(model) if problems.is_empty() => Ok(model),
+        Ok(_) => Err(failed(problems)),
+        Err(others) => {
+            problems.extend(others);
+            Err(failed(problems))
+        }
+    }
+}
+
+/// Writes the tensors that are trained into a file alone: the weights, or an adapter's.
 pub fn save_weights(model: &Model, path: &Path) -> Result<()> {
     write_tensors(path, &model.disk_tensors()?)
+}
+
+/// Reads what [`save_weights`] wrote into a model of the same shape.
+///
+/// # Errors
+/// Tensors that are missing, misshapen or too many, all listed.
+pub fn restore_weights(model: &Model, path: &Path) -> Result<()> {
+    let mut stored = read_tensors(path)?;
+    let mut problems = Vec::new();
+    for parameter in model.parameters() {
+        for (name, target) in parameter.views()? {
+            match stored.remove(&name) {
+                Some(tensor) if tensor.size() == target.size() => {
+                    let mut target = target;
+                    target.f_copy_(&tensor)?;
+                }
+                Some(tensor) => problems.push(format!(
+                    "tensor {name} has shape {:?}, expected {:?}",
+                    tensor.size(),
+                    target.size()
+                )),
+                None => problems.push(format!("tensor {name} is missing")),
+            }
+        }
+    }
+    problems.extend(stored.keys().map(|name| format!("tensor {name} is not part of this model")));
+    if problems.is_empty() { Ok(()) } else { Err(Error::Weights { path: path.to_owned(), problems }) }
+}
+
+/// Reads a base model and the adapter (PEFT's layout) for it.
+pub fn load_adapted(base: &Path, adapter: &Path, device: Device) -> Result<Model> {
+    let mut model = load(base, device)?;
+    let mut config: LoraConfig = lora::read_config(adapter)?;
+    let path = adapter.join(ADAPTER_WEIGHTS_FILE);
+    let mut tensors = read_tensors(&path)?;
+    // Those that there are say which modules are adapted: names in the configuration may be patterns of other models.
+    config.target_modules = lora::modules(&tensors);
+    let attached = model.attach(&config, Values::Tensors(&mut tensors));
+    attached.map_err(|error| match error {
+        Error::Adapter(problems) => Error::Weights { path, problems },
+        other => other,
+    })?;
+    Ok(model)
+}
+
+/// Writes the adapter of a model into an existing directory, in PEFT's layout. `base` says where the base model is from.
+///
+/// # Errors
+/// The model has no adapter.
+pub fn save_adapter(model: &mut Model, directory: &Path, base: &str) -> Result<()> {
+    let Some(config) = model.adapter().cloned() else {
+        return Err(Error::Adapter(vec!["the model has none".to_owned()]));
+    };
+    let all = model.modules();
+    let adapted = all.iter().filter(|(module, _)| config.targets(module));
+    let last = |module: &String| module.rsplit('.').next().unwrap_or(module).to_owned();
+    let mut modules: Vec<String> = adapted.map(|(module, _)| last(module)).collect();
+    modules.sort();
+    modules.dedup();
+    let transposed = all.iter().any(|(_, transposed)| *transposed);
+    write_text(&directory.join(ADAPTER_CONFIG_FILE), &lora::write(&config, base, &modules, transposed))?;
+    save_weights(model, &directory.join(ADAPTER_WEIGHTS_FILE))
+}
+
+fn write_config(model: &Model, directory: &Path) -> Result<()> {
+    write_text(&directory.join(CONFIG_FILE), &model.config().to_json())
+}
+
+fn read_shards(directory: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let path = directory.join(INDEX_FILE);
+    let broken = |problem: String| Error::Weights { path: path.clone(), problems: vec![problem] };
+    let index: Value = serde_json::from_str(&read_text(&path)?).map_err(|error| broken(error.to_string()))?;
+    let map = index["weight_map"].as_object().ok_or_else(|| broken("weight_map is missing".to_owned()))?;
+    let mut files: BTreeMap<PathBuf, Vec<&String>> = BTreeMap::new();
+    for (name, file) in map {
+        let file = file.as_str().map(Path::new).filter(|file| file.components().count() == 1);
+        let file = file.ok_or_else(|| broken(format!("weight_map.{name} is not the name of a file beside it")))?;
+        files.entry(directory.join(file)).or_default().push(name);
+    }
+    let mut tensors = BTreeMap::new();
+    for (file, names) in files {
+        let found = read_tensors(&file)?;
+        if let Some(name) = names.iter().find(|name| !found.contains_key(**name)) {
+            return Err(broken(format!("tensor {name} should be in {}", file.display())));
+        }
+        tensors.extend(found);
+    }
+    Ok(tensors)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|source| Error::Io { path: path.to_owned(), source })
 }

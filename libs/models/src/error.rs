@@ -40,6 +40,22 @@ pub enum Error {
     /// Token ids that are not a non-empty [batch, time] matrix.
     #[error("token ids must be a non-empty [batch, time] matrix, got shape {0:?}")]
     Shape(Vec<i64>),
+    /// Documents that are not laid in one row that they fill.
+    #[error("documents of {documents} tokens need one row of as many, got {rows} rows of {tokens}")]
+    Documents {
+        /// Rows given.
+        rows: i64,
+        /// Tokens in each.
+        tokens: i64,
+        /// Tokens of all documents.
+        documents: i64,
+    },
+    /// An adapter that does not fit the model; one entry a problem.
+    #[error("adapter: {}", .0.join("; "))]
+    Adapter(Vec<String>),
+    /// The family has no such use.
+    #[error("{0}")]
+    Unsupported(String),
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] tidemill_torch::Error),

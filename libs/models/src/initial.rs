@@ -1,4 +1,4 @@
-//! Initial weights: normal numbers from a counter, so that they depend on nothing but (seed, parameter, element).
+//! Initial weights: numbers from a counter, so that they depend on nothing but (seed, parameter, element).
 
 use std::f64::consts::TAU;
 
@@ -15,6 +15,12 @@ pub(crate) fn normal(seed: u64, parameter: u64, count: usize, deviation: f64) ->
     }
     values.truncate(count);
     values
+}
+
+/// `count` draws between minus and plus `bound`, in the same way.
+pub(crate) fn uniform(seed: u64, parameter: u64, count: usize, bound: f64) -> Vec<f32> {
+    let key = mix(seed ^ mix(parameter.wrapping_add(1)));
+    (0..count as u64).map(|counter| (bound * (2.0 * unit(key, counter) - 1.0)) as f32).collect()
 }
 
 fn unit(key: u64, counter: u64) -> f64 {

@@ -3,27 +3,40 @@
 //! One definition serves training, evaluation and inference: [`Model::forward`] takes its attention as an argument.
 
 mod attention;
+mod bert;
 mod builder;
 mod cache;
 pub mod config;
 mod directory;
 mod error;
+pub mod generate;
+pub mod gguf;
 mod gpt2;
 mod initial;
+mod linear;
 mod llama;
+mod lora;
 mod model;
+mod names;
+mod norm;
 mod parameter;
+mod rope;
 pub mod sampling;
+mod t5;
 mod weights;
 
 #[cfg(test)]
 mod tests;
 
-pub use attention::Attention;
+pub use attention::{Attention, Documents};
 pub use cache::Cache;
-pub use config::{Activation, Config, Gpt2Config, LlamaConfig};
-pub use directory::{CONFIG_FILE, WEIGHTS_FILE, load, load_weights, read_config, save, save_weights};
+pub use config::{Activation, BertConfig, Config, Gpt2Config, LlamaConfig, LlamaMember, Rope, T5Config};
+pub use directory::{
+    CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, load, load_adapted, load_weights, read_config, restore_weights, save,
+    save_adapter, save_sharded, save_weights,
+};
 pub use error::{Error, Result};
+pub use lora::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, LoraConfig};
 pub use model::{IGNORED, Model};
 pub use parameter::Parameter;
 pub use weights::{read_tensors, write_tensors};

@@ -1,42 +1,42 @@
-//! Llama: RMSNorm, rotary positions (half-split, as Hugging Face stores them), SwiGLU, grouped-query attention.
+//! The Llama family: RMSNorm, rotary positions, SwiGLU, grouped-query attention. Its members differ by configuration: Mistral looks
+//! back over a window, Qwen2 has biases on queries, keys and values, Qwen3 norms queries and keys.
 //!
 //! Shapes: b batch, t time, c width, h query heads, k key and value heads, d head size, i width inside the MLP.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use tidemill_torch::ops;
 
 use crate::{
     Attention, LlamaConfig, Result,
+    attention::Pattern,
     builder::{Builder, Initial},
+    linear::Linear,
+    norm::RmsNorm,
+    rope::Rotation,
 };
 
 #[derive(Debug)]
 pub(crate) struct Llama {
     embedding_vc: Tensor,
     blocks: Vec<Block>,
-    norm_c: Tensor,
+    norm: RmsNorm,
     head_vc: Tensor,
     rotation: Rotation,
     heads: i64,
     kv_heads: i64,
-    epsilon: f64,
 }
 
 #[derive(Debug)]
 struct Block {
-    attention_norm_c: Tensor,
-    qkv: Tensor,
-    output: Tensor,
-    mlp_norm_c: Tensor,
-    gate_up: Tensor,
-    down: Tensor,
-}
-
-/// Cosines and sines of every position, [context, d/2].
-#[derive(Debug)]
-struct Rotation {
-    cosines: Tensor,
-    sines: Tensor,
+    attention_norm: RmsNorm,
+    qkv: Linear,
+    /// Over each head's queries and keys, before they turn.
+    head_norms: Option<(RmsNorm, RmsNorm)>,
+    output: Linear,
+    mlp_norm: RmsNorm,
+    gate_up: Linear,
+    down: Linear,
+    window: Option<i64>,
 }
 
 impl Llama {
@@ -46,74 +46,93 @@ impl Llama {
         let embedding_vc = builder.matrix("model.embed_tokens.weight".to_owned(), v, c, normal)?;
         let blocks =
             (0..config.num_hidden_layers).map(|layer| Block::new(builder, config, layer)).collect::<Result<_>>()?;
-        let norm_c = builder.vector("model.norm.weight".to_owned(), c, Initial::Ones)?;
+        let norm = RmsNorm::new(builder, "model.norm.weight".to_owned(), c, config.rms_norm_eps)?;
         let head_vc = match config.tie_word_embeddings {
             true => embedding_vc.shallow_clone(),
             false => builder.matrix("lm_head.weight".to_owned(), v, c, normal)?,
         };
-        let rotation = Rotation::new(config, device)?;
+        let rotation = Rotation::new(&config.rope, config.head_dim, config.max_position_embeddings, device)?;
         let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
-        Ok(Self { embedding_vc, blocks, norm_c, head_vc, rotation, heads, kv_heads, epsilon: config.rms_norm_eps })
+        Ok(Self { embedding_vc, blocks, norm, head_vc, rotation, heads, kv_heads })
     }
 
     pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>) -> Result<Tensor> {
-        let (cosines, sines) = self.rotation.at(attention.start(), ids_bt.size()[1])?;
+        let (cosines, sines) = match attention {
+            Attention::Documents(documents) => self.rotation.at(documents.positions())?,
+            _ => self.rotation.range(attention.start(), ids_bt.size()[1])?,
+        };
         let mut x_btc = Tensor::f_embedding(&self.embedding_vc, ids_bt, -1, false, false)?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let normed = ops::rms_norm(&x_btc, &block.attention_norm_c, self.epsilon)?;
-            let qkv = ops::linear(&normed, &block.qkv, None)?;
-            let (q, k, v) = ops::split_qkv(&qkv, Some((&cosines, &sines)), self.heads, self.kv_heads)?;
-            let mixed = attention.attend(layer, &q, &k, &v)?;
-            x_btc = x_btc.f_add(&ops::linear(&mixed, &block.output, None)?)?;
-            let normed = ops::rms_norm(&x_btc, &block.mlp_norm_c, self.epsilon)?;
-            let inner = ops::swiglu(&ops::linear(&normed, &block.gate_up, None)?)?;
-            x_btc = x_btc.f_add(&ops::linear(&inner, &block.down, None)?)?;
+            let qkv = block.qkv.apply(&block.attention_norm.apply(&x_btc)?)?;
+            let (q, k, v) = self.heads(block, &qkv, (&cosines, &sines))?;
+            let pattern = Pattern { window: block.window, ..Pattern::CAUSAL };
+            let mixed = attention.attend(layer, &q, &k, &v, pattern)?;
+            x_btc = x_btc.f_add(&block.output.apply(&mixed)?)?;
+            let inner = ops::swiglu(&block.gate_up.apply(&block.mlp_norm.apply(&x_btc)?)?)?;
+            x_btc = x_btc.f_add(&block.down.apply(&inner)?)?;
         }
-        Ok(ops::rms_norm(&x_btc, &self.norm_c, self.epsilon)?)
+        self.norm.apply(&x_btc)
+    }
+
+    /// Turned queries [b,h,t,d] and keys [b,k,t,d], and values.
+    fn heads(&self, block: &Block, qkv: &Tensor, rotation: (&Tensor, &Tensor)) -> Result<(Tensor, Tensor, Tensor)> {
+        let Some((query_norm, key_norm)) = &block.head_norms else {
+            return Ok(ops::split_qkv(qkv, Some(rotation), self.heads, self.kv_heads)?);
+        };
+        // The norms stand between the projection and the rotation.
+        let (b, t, _) = qkv.size3()?;
+        let (h, k) = (self.heads, self.kv_heads);
+        let rows = qkv.f_view([b, t, h + 2 * k, -1])?;
+        let parts = [
+            query_norm.apply(&rows.f_narrow(2, 0, h)?)?,
+            key_norm.apply(&rows.f_narrow(2, h, k)?)?,
+            rows.f_narrow(2, h + k, k)?,
+        ];
+        let normed = Tensor::f_cat(&parts, 2)?.f_flatten(2, 3)?;
+        Ok(ops::split_qkv(&normed, Some(rotation), h, k)?)
     }
 
     pub(crate) fn head(&self) -> &Tensor {
         &self.head_vc
     }
+
+    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
+        self.blocks.iter_mut().flat_map(Block::linears).collect()
+    }
 }
 
 impl Block {
+    fn linears(&mut self) -> [&mut Linear; 4] {
+        [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
+    }
+
     fn new(builder: &mut Builder, config: &LlamaConfig, layer: i64) -> Result<Self> {
         let (c, i, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
         let (queries, keys) = (config.num_attention_heads * d, config.num_key_value_heads * d);
         let normal = Initial::Normal(config.initializer_range);
         // Each layer adds twice to the residual stream: its variance stays that of one addition.
         let residual = Initial::Normal(config.initializer_range / (2.0 * config.num_hidden_layers as f64).sqrt());
-        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        let attention_norm_c = builder.vector(name("input_layernorm"), c, Initial::Ones)?;
-        let pieces = vec![
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let norm = |builder: &mut Builder, part: &str, size: i64| {
+            RmsNorm::new(builder, name(&format!("{part}.weight")), size, config.rms_norm_eps)
+        };
+        let attention_norm = norm(builder, "input_layernorm", c)?;
+        let modules = [
             (name("self_attn.q_proj"), queries),
             (name("self_attn.k_proj"), keys),
             (name("self_attn.v_proj"), keys),
         ];
-        let qkv = builder.stacked(name("self_attn.qkv_proj"), pieces, c, normal)?;
-        let output = builder.matrix(name("self_attn.o_proj"), c, queries, residual)?;
-        let mlp_norm_c = builder.vector(name("post_attention_layernorm"), c, Initial::Ones)?;
-        let pieces = vec![(name("mlp.gate_proj"), i), (name("mlp.up_proj"), i)];
-        let gate_up = builder.stacked(name("mlp.gate_up_proj"), pieces, c, normal)?;
-        let down = builder.matrix(name("mlp.down_proj"), c, i, residual)?;
-        Ok(Self { attention_norm_c, qkv, output, mlp_norm_c, gate_up, down })
-    }
-}
-
-impl Rotation {
-    fn new(config: &LlamaConfig, device: Device) -> Result<Self> {
-        let half = config.head_dim / 2;
-        // float32 throughout, in the order of operations that transformers uses.
-        let exponents = Tensor::f_arange(half, (Kind::Float, Device::Cpu))?.f_mul_scalar(2.0)?;
-        let exponents = exponents.f_div_scalar(config.head_dim as f64)?;
-        let frequencies = Tensor::from(config.rope_theta as f32).f_pow(&exponents)?.f_reciprocal()?;
-        let positions = Tensor::f_arange(config.max_position_embeddings, (Kind::Float, Device::Cpu))?;
-        let angles = positions.f_outer(&frequencies)?;
-        Ok(Self { cosines: angles.f_cos()?.f_to_device(device)?, sines: angles.f_sin()?.f_to_device(device)? })
-    }
-
-    fn at(&self, start: i64, t: i64) -> Result<(Tensor, Tensor)> {
-        Ok((self.cosines.f_narrow(0, start, t)?, self.sines.f_narrow(0, start, t)?))
+        let qkv = builder.stacked(name("self_attn.qkv_proj"), &modules, c, normal, config.qkv_bias)?;
+        let head_norms = match config.head_norms {
+            true => Some((norm(builder, "self_attn.q_norm", d)?, norm(builder, "self_attn.k_norm", d)?)),
+            false => None,
+        };
+        let output = builder.linear(name("self_attn.o_proj"), c, queries, residual, config.output_bias)?;
+        let mlp_norm = norm(builder, "post_attention_layernorm", c)?;
+        let modules = [(name("mlp.gate_proj"), i), (name("mlp.up_proj"), i)];
+        let gate_up = builder.stacked(name("mlp.gate_up_proj"), &modules, c, normal, config.mlp_bias)?;
+        let down = builder.linear(name("mlp.down_proj"), c, i, residual, config.mlp_bias)?;
+        let window = config.windows.get(layer as usize).copied().flatten();
+        Ok(Self { attention_norm, qkv, head_norms, output, mlp_norm, gate_up, down, window })
     }
 }

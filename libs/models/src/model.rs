@@ -3,33 +3,41 @@
 //! Shapes: b batch, t time, c width, v vocabulary.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use tidemill_torch::ops;
 
 use crate::{
-    Attention, Config, Error, Parameter, Result,
+    Attention, Config, Error, LoraConfig, Parameter, Result,
+    bert::Bert,
     builder::{Builder, Source},
     gpt2::Gpt2,
+    linear::Linear,
     llama::Llama,
+    lora::{self, Lora, Values},
+    t5::{Encoded, T5},
 };
 
 /// Target that a loss skips.
 pub const IGNORED: i64 = -100;
 
-/// A decoder: token ids in, logits out.
+/// A model of one of the families.
 #[derive(Debug)]
 pub struct Model {
     config: Config,
     device: Device,
     parameters: Vec<Parameter>,
     network: Network,
+    adapter: Option<Lora>,
 }
 
 #[derive(Debug)]
 enum Network {
     Llama(Llama),
     Gpt2(Gpt2),
+    Bert(Bert),
+    T5(T5),
 }
 
 impl Model {
@@ -55,9 +63,11 @@ impl Model {
         let network = match &config {
             Config::Llama(config) => Network::Llama(Llama::new(&mut builder, config, device)?),
             Config::Gpt2(config) => Network::Gpt2(Gpt2::new(&mut builder, config)?),
+            Config::Bert(config) => Network::Bert(Bert::new(&mut builder, config)?),
+            Config::T5(config) => Network::T5(T5::new(&mut builder, config, device)?),
         };
         let (parameters, problems) = builder.finish();
-        Ok((Self { config, device, parameters, network }, problems))
+        Ok((Self { config, device, parameters, network, adapter: None }, problems))
     }
 
     /// What it is.
@@ -70,81 +80,253 @@ impl Model {
         self.device
     }
 
-    /// All trained tensors, in a fixed order.
+    /// The tensors that are trained, in a fixed order: an adapter's where there is one, else all.
     pub fn parameters(&self) -> &[Parameter] {
+        self.adapter.as_ref().map_or(&self.parameters, |adapter| &adapter.parameters)
+    }
+
+    /// All tensors of the model itself, in a fixed order.
+    pub fn base_parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
-    /// How many numbers are trained.
+    /// How many numbers the model has, without an adapter's.
     pub fn parameter_count(&self) -> i64 {
-        self.parameters.iter().map(|parameter| parameter.tensor.numel() as i64).sum()
+        count(&self.parameters)
     }
 
-    /// Makes backward passes reach the parameters. Off in a model that was just made or loaded.
+    /// How many numbers are trained.
+    pub fn trained_count(&self) -> i64 {
+        count(self.parameters())
+    }
+
+    /// Makes backward passes reach the trained parameters, and turns dropout on. Off in a model that was just made or loaded.
     pub fn set_trainable(&self, trainable: bool) -> Result<()> {
-        for parameter in &self.parameters {
+        for parameter in self.parameters() {
             // The flag is shared by all handles of a tensor, the layers' too.
             let _ = parameter.tensor.f_set_requires_grad(trainable)?;
+        }
+        self.set_dropout(trainable);
+        Ok(())
+    }
+
+    /// Turns dropout on or off; it has an effect in adapters alone.
+    pub fn set_dropout(&self, on: bool) {
+        if let Some(adapter) = &self.adapter {
+            adapter.switches.training.store(on, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts a new adapter beside the layers: from now on it is what is trained. B is zero, so outputs stay what they were.
+    ///
+    /// # Errors
+    /// There is one already, or no layer is named.
+    pub fn attach_adapter(&mut self, config: &LoraConfig, seed: u64) -> Result<()> {
+        self.attach(config, Values::Seed(seed))
+    }
+
+    pub(crate) fn attach(&mut self, config: &LoraConfig, values: Values<'_>) -> Result<()> {
+        if self.adapter.is_some() {
+            return Err(Error::Adapter(vec!["the model has an adapter already; merge it first".to_owned()]));
+        }
+        self.adapter = Some(lora::attach(self.linears(), config, values)?);
+        Ok(())
+    }
+
+    /// The adapter's configuration, where there is one.
+    pub fn adapter(&self) -> Option<&LoraConfig> {
+        self.adapter.as_ref().map(|adapter| &adapter.config)
+    }
+
+    /// Runs `body` with the model as it is without its adapter.
+    pub fn without_adapter<T>(&self, body: impl FnOnce() -> T) -> T {
+        let Some(adapter) = &self.adapter else { return body() };
+        adapter.switches.enabled.store(false, Ordering::Relaxed);
+        let result = body();
+        adapter.switches.enabled.store(true, Ordering::Relaxed);
+        result
+    }
+
+    /// Makes the adapter part of the weights.
+    pub fn merge_adapter(&mut self) -> Result<()> {
+        if self.adapter.take().is_some() {
+            lora::merge(self.linears())?;
         }
         Ok(())
     }
 
+    fn linears(&mut self) -> Vec<&mut Linear> {
+        match &mut self.network {
+            Network::Llama(network) => network.linears(),
+            Network::Gpt2(network) => network.linears(),
+            Network::Bert(network) => network.linears(),
+            Network::T5(network) => network.linears(),
+        }
+    }
+
+    /// Names of the modules of linear layers, as checkpoints and adapters name them, and whether their weights are [in, out] there.
+    pub fn modules(&mut self) -> Vec<(String, bool)> {
+        let of_layer = |linear: &mut Linear| {
+            let transposed = linear.transposed;
+            let names = linear.modules.iter().map(|piece| piece.name.trim_end_matches(".weight").to_owned());
+            names.map(|name| (name, transposed)).collect::<Vec<_>>()
+        };
+        self.linears().into_iter().flat_map(of_layer).collect()
+    }
+
     /// Logits of every position: ids [b,t] -> [b,t,v].
+    ///
+    /// # Errors
+    /// An encoder without a head, or an encoder-decoder ([`Model::forward_pair`] is for those).
     pub fn forward(&self, ids_bt: &Tensor, attention: Attention<'_>) -> Result<Tensor> {
-        let x_btc = self.hidden(ids_bt, attention)?;
-        Ok(ops::linear(&x_btc, self.head(), None)?)
+        self.logits(&self.states(ids_bt, attention)?)
     }
 
     /// Logits after the last token only: ids [b,t] -> [b,v]. A prompt needs no others.
     pub fn next(&self, ids_bt: &Tensor, attention: Attention<'_>) -> Result<Tensor> {
-        let x_btc = self.hidden(ids_bt, attention)?;
-        let last_bc = x_btc.f_select(1, -1)?;
-        Ok(ops::linear(&last_bc, self.head(), None)?)
+        self.logits(&self.states(ids_bt, attention)?.f_select(1, -1)?)
     }
 
-    /// Sum of the negative log-likelihoods (nats) of `targets_bt`, skipping [`IGNORED`] ones, never forming all logits at once.
-    pub fn loss_sum(&self, ids_bt: &Tensor, targets_bt: &Tensor) -> Result<Tensor> {
-        let x_btc = self.hidden(ids_bt, Attention::Full)?;
-        let x_nc = x_btc.f_flatten(0, 1)?;
-        Ok(ops::cross_entropy_sum(&x_nc, self.head(), &targets_bt.f_flatten(0, 1)?, IGNORED)?)
+    /// Sum of the negative log-likelihoods (nats) of `targets_bt`, skipping [`IGNORED`] ones, never forming all logits at once. `z_loss`
+    /// weighs the squares of the log-sum-exps.
+    pub fn loss_sum(&self, ids_bt: &Tensor, targets_bt: &Tensor, attention: Attention<'_>, z_loss: f64) -> Result<Tensor> {
+        let (x_nc, head_vc) = self.before_head(&self.states(ids_bt, attention)?.f_flatten(0, 1)?)?;
+        Ok(ops::cross_entropy_sum(&x_nc, &head_vc, &targets_bt.f_flatten(0, 1)?, IGNORED, z_loss)?)
+    }
+
+    /// Negative log-likelihood (nats) of each of `targets_bt`, 0 for [`IGNORED`] ones: [b*t], float32.
+    pub fn token_losses(&self, ids_bt: &Tensor, targets_bt: &Tensor, attention: Attention<'_>) -> Result<Tensor> {
+        let (x_nc, head_vc) = self.before_head(&self.states(ids_bt, attention)?.f_flatten(0, 1)?)?;
+        Ok(ops::token_losses(&x_nc, &head_vc, &targets_bt.f_flatten(0, 1)?, IGNORED)?)
     }
 
     /// The last layer's output after its norm: ids [b,t] -> [b,t,c].
-    fn hidden(&self, ids_bt: &Tensor, mut attention: Attention<'_>) -> Result<Tensor> {
-        let (b, t) = ids_bt.size2().map_err(|_| Error::Shape(ids_bt.size()))?;
-        if b == 0 || t == 0 {
-            return Err(Error::Shape(ids_bt.size()));
-        }
-        let needed = attention.start() + t;
-        if needed > self.config.context_length() {
-            return Err(Error::ContextExceeded { needed, capacity: self.config.context_length() });
-        }
-        if let Attention::Cached(cache) = &attention {
-            cache.check(t)?;
-        }
+    pub fn states(&self, ids_bt: &Tensor, mut attention: Attention<'_>) -> Result<Tensor> {
+        attention.check(ids_bt, self.config.context_length())?;
         let x_btc = match &self.network {
             Network::Llama(network) => network.hidden(ids_bt, &mut attention)?,
             Network::Gpt2(network) => network.hidden(ids_bt, &mut attention)?,
+            Network::Bert(network) => network.hidden(ids_bt, &mut attention)?,
+            Network::T5(_) => return Err(Error::Unsupported("t5 reads a source and writes a text: give both".to_owned())),
         };
         if let Attention::Cached(cache) = attention {
-            cache.advance(t);
+            cache.advance(ids_bt.size()[1]);
         }
         Ok(x_btc)
     }
 
-    fn head(&self) -> &Tensor {
+    /// Embeddings of texts: the mean of an encoder's states, of length 1: ids [b,t] -> [b,c].
+    pub fn embed(&self, ids_bt: &Tensor) -> Result<Tensor> {
+        let mean_bc = self.states(ids_bt, Attention::Full)?.f_mean_dim([1i64].as_slice(), false, Kind::Float)?;
+        let length_b = mean_bc.f_norm_scalaropt_dim(2.0, [1i64].as_slice(), true)?.f_clamp_min(1e-12)?;
+        Ok(mean_bc.f_div(&length_b)?)
+    }
+
+    /// An encoder-decoder's states of a source: ids [b,s] -> [b,s,c].
+    pub fn encode(&self, source_bs: &Tensor, mut attention: Attention<'_>) -> Result<Tensor> {
+        attention.check(source_bs, self.config.context_length())?;
+        self.pair()?.encode(source_bs, &mut attention)
+    }
+
+    /// An encoder-decoder's logits of a text after its source was encoded: ids [b,t] -> [b,t,v]. Both are laid out the same way: whole
+    /// sequences, or as many documents.
+    pub fn decode(
+        &self,
+        ids_bt: &Tensor,
+        mut attention: Attention<'_>,
+        states_bsc: &Tensor,
+        source: Attention<'_>,
+    ) -> Result<Tensor> {
+        attention.check(ids_bt, self.config.context_length())?;
+        let network = self.pair()?;
+        let x_btc = network.decode(ids_bt, &mut attention, Encoded { states_bsc, attention: &source })?;
+        if let Attention::Cached(cache) = attention {
+            cache.advance(ids_bt.size()[1]);
+        }
+        Ok(ops::linear(&x_btc, network.head(), None)?)
+    }
+
+    /// An encoder-decoder's logits: source [b,s], text [b,t] -> [b,t,v].
+    pub fn forward_pair(&self, source_bs: &Tensor, ids_bt: &Tensor) -> Result<Tensor> {
+        let states_bsc = self.encode(source_bs, Attention::Full)?;
+        self.decode(ids_bt, Attention::Full, &states_bsc, Attention::Full)
+    }
+
+    fn pair(&self) -> Result<&T5> {
         match &self.network {
-            Network::Llama(network) => network.head(),
-            Network::Gpt2(network) => network.head(),
+            Network::T5(network) => Ok(network),
+            _ => Err(Error::Unsupported(format!("{} has no encoder and decoder", self.config.model_type()))),
         }
     }
 
-    /// Its tensors under Hugging Face's names, as they are on disk.
+    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.network {
+            Network::Bert(network) => {
+                let (x, bias) = network.transformed(x)?.ok_or_else(no_head)?;
+                Ok(ops::linear(&x, network.embedding(), Some(bias))?)
+            }
+            _ => Ok(ops::linear(x, self.head()?, None)?),
+        }
+    }
+
+    /// Rows and a matrix whose products are the logits.
+    fn before_head(&self, x_nc: &Tensor) -> Result<(Tensor, Tensor)> {
+        match &self.network {
+            Network::Bert(network) => {
+                let (x_nc, bias_v) = network.transformed(x_nc)?.ok_or_else(no_head)?;
+                // The bias becomes a column, and the rows get a one for it.
+                let ones = x_nc.f_new_ones([x_nc.size()[0], 1], (x_nc.kind(), x_nc.device()))?;
+                let head = Tensor::f_cat(&[network.embedding(), &bias_v.f_unsqueeze(1)?], 1)?;
+                Ok((Tensor::f_cat(&[x_nc, ones], 1)?, head))
+            }
+            _ => Ok((x_nc.shallow_clone(), self.head()?.shallow_clone())),
+        }
+    }
+
+    fn head(&self) -> Result<&Tensor> {
+        match &self.network {
+            Network::Llama(network) => Ok(network.head()),
+            Network::Gpt2(network) => Ok(network.head()),
+            Network::T5(network) => Ok(network.head()),
+            Network::Bert(_) => Err(no_head()),
+        }
+    }
+
+    /// Its tensors under Hugging Face's names, as they are on disk: those that are trained.
     pub fn disk_tensors(&self) -> Result<Vec<(String, Tensor)>> {
+        on_disk(self.parameters())
+    }
+
+    /// The tensors of the model itself under Hugging Face's names, whether or not it has an adapter.
+    pub fn base_tensors(&self) -> Result<Vec<(String, Tensor)>> {
+        on_disk(&self.parameters)
+    }
+
+    /// Gradients of the trained tensors under the names and in the shapes that the tensors have on disk; those that have one.
+    pub fn disk_gradients(&self) -> Result<Vec<(String, Tensor)>> {
         let mut tensors = Vec::new();
-        for parameter in &self.parameters {
-            tensors.extend(parameter.on_disk()?);
+        for parameter in self.parameters() {
+            let gradient = parameter.tensor.f_grad()?;
+            if gradient.defined() {
+                tensors.extend(parameter.cut(&gradient)?);
+            }
         }
         Ok(tensors)
     }
+}
+
+fn count(parameters: &[Parameter]) -> i64 {
+    parameters.iter().map(|parameter| parameter.tensor.numel() as i64).sum()
+}
+
+fn on_disk(parameters: &[Parameter]) -> Result<Vec<(String, Tensor)>> {
+    let mut tensors = Vec::new();
+    for parameter in parameters {
+        tensors.extend(parameter.cut(&parameter.tensor)?);
+    }
+    Ok(tensors)
+}
+
+fn no_head() -> Error {
+    Error::Unsupported("this encoder has no masked-LM head: it gives states and embeddings only".to_owned())
 }

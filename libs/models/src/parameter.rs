@@ -29,16 +29,28 @@ impl Parameter {
         self.tensor.dim() > 1
     }
 
-    /// The tensors as they are on disk, contiguous and on the CPU.
-    pub(crate) fn on_disk(&self) -> Result<Vec<(String, Tensor)>> {
+    /// A tensor of the parameter's shape (itself, its gradient) as the tensors on disk, contiguous and on the CPU.
+    pub(crate) fn cut(&self, tensor: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let mut row = 0;
         let mut tensors = Vec::with_capacity(self.pieces.len());
         for piece in &self.pieces {
-            let rows = self.tensor.f_detach()?.f_narrow(0, row, piece.rows)?;
+            let rows = tensor.f_detach()?.f_narrow(0, row, piece.rows)?;
             row += piece.rows;
             let rows = if self.transposed { rows.f_transpose(0, 1)? } else { rows };
             tensors.push((piece.name.clone(), rows.f_to_device(tch::Device::Cpu)?.f_contiguous()?));
         }
         Ok(tensors)
+    }
+
+    /// The parts of the tensor that are tensors on disk, in their shapes there; writing into one changes the parameter.
+    pub(crate) fn views(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut row = 0;
+        let mut views = Vec::with_capacity(self.pieces.len());
+        for piece in &self.pieces {
+            let rows = self.tensor.f_detach()?.f_narrow(0, row, piece.rows)?;
+            row += piece.rows;
+            views.push((piece.name.clone(), if self.transposed { rows.f_transpose(0, 1)? } else { rows }));
+        }
+        Ok(views)
     }
 }

@@ -4,8 +4,13 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::*;
 
-fn llama(tied: bool) -> Config {
+pub(crate) fn llama(tied: bool) -> Config {
+    member(LlamaMember::Llama, tied)
+}
+
+fn member(member: LlamaMember, tied: bool) -> Config {
     Config::Llama(LlamaConfig {
+        member,
         vocab_size: 61,
         hidden_size: 32,
         intermediate_size: 48,
@@ -14,8 +19,13 @@ fn llama(tied: bool) -> Config {
         num_key_value_heads: 2,
         head_dim: 8,
         max_position_embeddings: 64,
-        rope_theta: 10_000.0,
+        rope: Rope::default(),
         rms_norm_eps: 1e-6,
+        qkv_bias: member == LlamaMember::Qwen2,
+        output_bias: false,
+        mlp_bias: false,
+        head_norms: member == LlamaMember::Qwen3,
+        windows: if member == LlamaMember::Mistral { vec![Some(10); 2] } else { Vec::new() },
         tie_word_embeddings: tied,
         initializer_range: 0.2,
         bos_token_id: None,
@@ -40,8 +50,54 @@ fn gpt2(bias: bool) -> Config {
     })
 }
 
+fn bert(masked_lm: bool) -> Config {
+    Config::Bert(BertConfig {
+        vocab_size: 61,
+        hidden_size: 30,
+        num_hidden_layers: 2,
+        num_attention_heads: 6,
+        intermediate_size: 44,
+        hidden_act: Activation::Gelu,
+        max_position_embeddings: 64,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        initializer_range: 0.2,
+        masked_lm,
+        pooler: !masked_lm,
+        pad_token_id: Some(0),
+    })
+}
+
+fn t5(gated: bool) -> Config {
+    Config::T5(T5Config {
+        vocab_size: 61,
+        d_model: 32,
+        d_kv: 7,
+        d_ff: 40,
+        num_layers: 2,
+        num_decoder_layers: 3,
+        num_heads: 3,
+        relative_attention_num_buckets: 8,
+        relative_attention_max_distance: 20,
+        layer_norm_epsilon: 1e-6,
+        initializer_factor: 1.0,
+        activation: if gated { Activation::GeluNew } else { Activation::Relu },
+        gated,
+        tied_head: !gated,
+        scale_decoder_outputs: !gated,
+        decoder_start_token_id: 0,
+        eos_token_id: Some(1),
+    })
+}
+
+/// Those that continue texts.
 fn families() -> Vec<Config> {
-    vec![llama(true), llama(false), gpt2(true), gpt2(false)]
+    let members = [LlamaMember::Mistral, LlamaMember::Qwen2, LlamaMember::Qwen3].map(|kind| member(kind, true));
+    [vec![llama(true), llama(false), gpt2(true), gpt2(false)], members.to_vec()].concat()
+}
+
+fn all_families() -> Vec<Config> {
+    [families(), vec![bert(true), bert(false), t5(true), t5(false)]].concat()
 }
 
 fn tokens(count: i64) -> Tensor {
@@ -99,7 +155,7 @@ fn a_batch_is_learned_by_heart() {
         let (ids, targets) = (tokens(33).narrow(1, 0, 32), tokens(33).narrow(1, 1, 32));
         let (mut first, mut last) = (None, 0.0);
         for _ in 0..60 {
-            let loss = model.loss_sum(&ids, &targets).unwrap() / 32.0;
+            let loss = model.loss_sum(&ids, &targets, Attention::Full, 0.0).unwrap() / 32.0;
             loss.backward();
             let gradients = tidemill_torch::gradients::take(&parameters).unwrap();
             no_grad(|| {
@@ -121,17 +177,17 @@ fn a_loss_is_the_mean_of_its_parts_and_skips_ignored_targets() {
     let logits = model.forward(&ids, Attention::Full).unwrap();
     let expected = logits.squeeze_dim(0).log_softmax(-1, Kind::Float).gather(1, &targets.view([32, 1]), false);
     let expected = -expected.sum(Kind::Float).double_value(&[]);
-    let loss = model.loss_sum(&ids, &targets).unwrap().double_value(&[]);
+    let loss = model.loss_sum(&ids, &targets, Attention::Full, 0.0).unwrap().double_value(&[]);
     assert!((loss - expected).abs() < 1e-3, "{loss} against {expected}");
     let masked = targets.copy();
     let _ = masked.narrow(1, 1, 31).fill_(IGNORED);
-    let first = model.loss_sum(&ids, &masked).unwrap().double_value(&[]);
+    let first = model.loss_sum(&ids, &masked, Attention::Full, 0.0).unwrap().double_value(&[]);
     assert!(first > 0.0 && first < expected / 4.0);
 }
 
 #[test]
 fn a_directory_read_and_written_again_is_equal_byte_by_byte() {
-    for config in families() {
+    for config in all_families() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let model = Model::new(config.clone(), 5, Device::Cpu).unwrap();
         save(&model, first.path()).unwrap();
@@ -143,8 +199,139 @@ fn a_directory_read_and_written_again_is_equal_byte_by_byte() {
             assert_eq!(read(first.path()), read(second.path()), "{file}");
         }
         let ids = tokens(20);
-        let logits = |model: &Model| model.forward(&ids, Attention::Full).unwrap();
-        assert_eq!(largest_difference(&logits(&model), &logits(&loaded)), 0.0);
+        let outputs = |model: &Model| match config {
+            Config::T5(_) => model.forward_pair(&ids, &ids).unwrap(),
+            _ => model.states(&ids, Attention::Full).unwrap(),
+        };
+        assert_eq!(largest_difference(&outputs(&model), &outputs(&loaded)), 0.0);
+        // In shards of one tensor or a few it is the same.
+        let third = tempfile::tempdir().unwrap();
+        save_sharded(&model, third.path(), 9_000).unwrap();
+        assert!(third.path().join(INDEX_FILE).exists() && !third.path().join(WEIGHTS_FILE).exists());
+        assert_eq!(largest_difference(&outputs(&model), &outputs(&load(third.path(), Device::Cpu).unwrap())), 0.0);
+    }
+}
+
+#[test]
+fn documents_in_one_row_are_what_they_are_alone() {
+    let _guard = tch::no_grad_guard();
+    let lengths = [16, 1, 23, 20];
+    let documents = Documents::new(lengths.to_vec(), Device::Cpu).unwrap();
+    for config in all_families() {
+        let model = Model::new(config, 1, Device::Cpu).unwrap();
+        let ids = tokens(60);
+        let mut start = 0;
+        let alone: Vec<Tensor> = lengths
+            .iter()
+            .map(|length| {
+                let ids = ids.narrow(1, start, *length);
+                start += length;
+                match model.config() {
+                    Config::T5(_) => model.forward_pair(&ids, &ids).unwrap(),
+                    _ => model.states(&ids, Attention::Full).unwrap(),
+                }
+            })
+            .collect();
+        let together = match model.config() {
+            Config::T5(_) => {
+                let states = model.encode(&ids, Attention::Documents(&documents)).unwrap();
+                let (own, source) = (Attention::Documents(&documents), Attention::Documents(&documents));
+                model.decode(&ids, own, &states, source).unwrap()
+            }
+            _ => model.states(&ids, Attention::Documents(&documents)).unwrap(),
+        };
+        assert!(largest_difference(&Tensor::cat(&alone, 1), &together) < 1e-4, "{}", model.config().model_type());
+    }
+    let model = Model::new(llama(true), 1, Device::Cpu).unwrap();
+    let error = model.forward(&tokens(59), Attention::Documents(&documents)).unwrap_err().to_string();
+    assert_eq!(error, "documents of 60 tokens need one row of as many, got 1 rows of 59");
+}
+
+#[test]
+fn an_adapter_begins_as_nothing_learns_and_merges() {
+    for (config, use_dora) in all_families().into_iter().flat_map(|config| [(config.clone(), false), (config, true)]) {
+        let kind = config.model_type();
+        let mut model = Model::new(config, 3, Device::Cpu).unwrap();
+        let outputs = |model: &Model| match model.config() {
+            Config::T5(_) => model.forward_pair(&tokens(32), &tokens(32)).unwrap(),
+            _ => model.states(&tokens(32), Attention::Full).unwrap(),
+        };
+        let before = tch::no_grad(|| outputs(&model));
+        let lora = LoraConfig {
+            r: 3,
+            alpha: 6.0,
+            dropout: 0.0,
+            target_modules: Vec::new(),
+            use_rslora: use_dora,
+            use_dora,
+        };
+        model.attach_adapter(&lora, 5).unwrap();
+        assert!(largest_difference(&before, &tch::no_grad(|| outputs(&model))) < 1e-5, "{kind}");
+        model.set_trainable(true).unwrap();
+        outputs(&model).square().sum(Kind::Float).backward();
+        let gradients = model.disk_gradients().unwrap();
+        assert!(gradients.len() == model.parameters().len(), "{kind}");
+        // B is zero, so A learns nothing in the first step, and B does.
+        let learned = |part: &str| gradients.iter().filter(|(name, _)| name.contains(part)).all(|(_, g)| g.abs().max().double_value(&[]) > 0.0);
+        assert!(learned("lora_B") && !learned("lora_A"), "{kind}");
+        tch::no_grad(|| {
+            for parameter in model.parameters() {
+                let _ = parameter.tensor.shallow_clone().f_add_(&(parameter.tensor.ones_like() * 0.01)).unwrap();
+            }
+        });
+        model.set_trainable(false).unwrap();
+        let adapted = outputs(&model);
+        assert!(largest_difference(&before, &adapted) > 1e-3, "{kind}");
+        assert_eq!(largest_difference(&before, &model.without_adapter(|| outputs(&model))), 0.0, "{kind}");
+        // On disk and back.
+        let (base, adapter) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        save(&model, base.path()).unwrap();
+        save_adapter(&mut model, adapter.path(), "base").unwrap();
+        let loaded = load_adapted(base.path(), adapter.path(), Device::Cpu).unwrap();
+        assert_eq!(largest_difference(&adapted, &outputs(&loaded)), 0.0, "{kind}");
+        model.merge_adapter().unwrap();
+        assert!(largest_difference(&adapted, &outputs(&model)) < 1e-4, "{kind}");
+    }
+}
+
+#[test]
+fn an_adapter_for_another_model_is_refused_with_every_reason() {
+    let mut model = Model::new(llama(true), 3, Device::Cpu).unwrap();
+    let mut lora = LoraConfig {
+        r: 3,
+        alpha: 6.0,
+        dropout: 0.0,
+        target_modules: vec!["c_attn".to_owned()],
+        use_rslora: false,
+        use_dora: false,
+    };
+    let error = model.attach_adapter(&lora, 5).unwrap_err().to_string();
+    assert!(error.contains("c_attn") && error.contains("q_proj"), "{error}");
+    lora.target_modules = vec!["q_proj".to_owned()];
+    let mut model = Model::new(llama(true), 3, Device::Cpu).unwrap();
+    model.attach_adapter(&lora, 5).unwrap();
+    let (base, adapter) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    save(&Model::new(gpt2(true), 3, Device::Cpu).unwrap(), base.path()).unwrap();
+    save_adapter(&mut model, adapter.path(), "base").unwrap();
+    let error = load_adapted(base.path(), adapter.path(), Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains(ADAPTER_WEIGHTS_FILE) && error.contains("q_proj"), "{error}");
+}
+
+#[test]
+fn beams_are_never_worse_than_the_likeliest_tokens() {
+    for config in families() {
+        let model = Model::new(config, 7, Device::Cpu).unwrap();
+        let prompt = [3i64, 20, 37];
+        let greedy = generate::greedy(&model, &prompt, 6, &[]).unwrap();
+        assert_eq!(generate::beam_search(&model, &prompt, 6, &[], 1).unwrap(), greedy);
+        let score = |tokens: &[i64]| {
+            let ids = Tensor::from_slice(&[&prompt[..], tokens].concat()).unsqueeze(0);
+            let targets = Tensor::full([1, 8], IGNORED, (Kind::Int64, Device::Cpu));
+            targets.narrow(1, 2, 6).copy_(&ids.narrow(1, 3, 6));
+            model.loss_sum(&ids.narrow(1, 0, 8), &targets, Attention::Full, 0.0).unwrap().double_value(&[])
+        };
+        let best = generate::beam_search(&model, &prompt, 6, &[], 4).unwrap();
+        assert!(score(&best) <= score(&greedy) + 1e-4);
     }
 }
 

@@ -36,6 +36,14 @@ unsafe extern "C" {
         weight: RawTensor,
         targets: RawTensor,
         ignored: i64,
+        z: f64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn tm_token_losses(
+        x: RawTensor,
+        weight: RawTensor,
+        targets: RawTensor,
+        ignored: i64,
         out: *mut RawTensor,
     ) -> *mut c_char;
     pub(crate) fn tm_global_norm(tensors: *const RawTensor, count: i64, norm: *mut f64) -> *mut c_char;

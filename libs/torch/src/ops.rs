@@ -52,10 +52,17 @@ pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     one(|out| unsafe { ffi::tm_causal_attention(ffi::raw(q), ffi::raw(k), ffi::raw(v), out) })
 }
 
-/// Sum over rows of the cross-entropy between `x [n, c] * weight [v, c]^T` and `targets [n]`, without those equal to `ignored`.
-pub fn cross_entropy_sum(x: &Tensor, weight: &Tensor, targets: &Tensor, ignored: i64) -> Result<Tensor> {
+/// Sum over rows of the cross-entropy between `x [n, c] * weight [v, c]^T` and `targets [n]`, without those equal to `ignored`; `z` times
+/// the square of a row's log-sum-exp comes on top (z-loss, arXiv 2204.02311).
+pub fn cross_entropy_sum(x: &Tensor, weight: &Tensor, targets: &Tensor, ignored: i64, z: f64) -> Result<Tensor> {
     // SAFETY: tensors outlive the call; `out` has one place, written on success only.
-    one(|out| unsafe { ffi::tm_cross_entropy_sum(ffi::raw(x), ffi::raw(weight), ffi::raw(targets), ignored, out) })
+    one(|out| unsafe { ffi::tm_cross_entropy_sum(ffi::raw(x), ffi::raw(weight), ffi::raw(targets), ignored, z, out) })
+}
+
+/// The cross-entropy of each row, `[n]` in float32, as [`cross_entropy_sum`] adds them up; 0 where the target is `ignored`.
+pub fn token_losses(x: &Tensor, weight: &Tensor, targets: &Tensor, ignored: i64) -> Result<Tensor> {
+    // SAFETY: tensors outlive the call; `out` has one place, written on success only.
+    one(|out| unsafe { ffi::tm_token_losses(ffi::raw(x), ffi::raw(weight), ffi::raw(targets), ignored, out) })
 }
 
 fn one(call: impl FnOnce(*mut RawTensor) -> *mut std::ffi::c_char) -> Result<Tensor> {

@@ -2,18 +2,18 @@
 
 use serde_json::{Map, Value};
 
-pub(super) struct Fields {
+pub(crate) struct Fields {
     map: Map<String, Value>,
     problems: Vec<String>,
 }
 
 impl Fields {
-    pub(super) fn new(map: Map<String, Value>) -> Self {
+    pub(crate) fn new(map: Map<String, Value>) -> Self {
         Self { map, problems: Vec::new() }
     }
 
     /// A positive integer that must be there.
-    pub(super) fn size(&mut self, name: &str) -> i64 {
+    pub(crate) fn size(&mut self, name: &str) -> i64 {
         match self.take(name) {
             None => self.problem(name, "missing"),
             Some(value) => match value.as_i64() {
@@ -25,7 +25,7 @@ impl Fields {
     }
 
     /// A positive integer, or `default` where absent or null.
-    pub(super) fn size_or(&mut self, name: &str, default: i64) -> i64 {
+    pub(crate) fn size_or(&mut self, name: &str, default: i64) -> i64 {
         if self.map.get(name).is_none_or(Value::is_null) {
             self.take(name);
             return default;
@@ -33,8 +33,26 @@ impl Fields {
         self.size(name)
     }
 
+    /// A positive number that must be there.
+    pub(crate) fn number(&mut self, name: &str) -> f64 {
+        if self.map.get(name).is_none_or(Value::is_null) {
+            self.problem(name, "missing");
+        }
+        self.number_or(name, 1.0)
+    }
+
+    /// Whether another object has the same fields, but for one.
+    pub(crate) fn same(&self, other: &Self, but: &str) -> bool {
+        let of = |fields: &Self| {
+            let mut map = fields.map.clone();
+            map.remove(but);
+            map
+        };
+        of(self) == of(other)
+    }
+
     /// A positive number, or `default` where absent or null.
-    pub(super) fn number_or(&mut self, name: &str, default: f64) -> f64 {
+    pub(crate) fn number_or(&mut self, name: &str, default: f64) -> f64 {
         match self.take(name) {
             None | Some(Value::Null) => default,
             Some(value) => match value.as_f64() {
@@ -47,7 +65,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn bool_or(&mut self, name: &str, default: bool) -> bool {
+    pub(crate) fn bool_or(&mut self, name: &str, default: bool) -> bool {
         match self.take(name) {
             None | Some(Value::Null) => default,
             Some(Value::Bool(value)) => value,
@@ -58,7 +76,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         match self.take(name) {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text),
@@ -69,11 +87,27 @@ impl Fields {
         }
     }
 
-    /// A token id, or none where absent or null.
-    pub(super) fn token(&mut self, name: &str) -> Option<i64> {
+    /// Whatever is there, or none where absent or null.
+    pub(crate) fn value(&mut self, name: &str) -> Option<Value> {
+        self.take(name).filter(|value| !value.is_null())
+    }
+
+    /// A list of strings, or none where absent or null.
+    pub(crate) fn texts(&mut self, name: &str) -> Option<Vec<String>> {
+        let value = self.value(name)?;
+        let texts = value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
+        if texts.is_none() {
+            self.problem(name, &format!("{value} is not a list of strings"));
+        }
+        texts
+    }
+
+    /// A token id, or none where absent or null. Of a list, as some models have several ends, the first.
+    pub(crate) fn token(&mut self, name: &str) -> Option<i64> {
         match self.take(name) {
             None | Some(Value::Null) => None,
             Some(value) => {
+                let value = value.as_array().and_then(|list| list.first().cloned()).unwrap_or(value);
                 let id = value.as_i64().filter(|id| *id >= 0);
                 if id.is_none() {
                     self.problem(name, &format!("{value} is not a token id"));
@@ -84,7 +118,7 @@ impl Fields {
     }
 
     /// An object, or none where absent or null.
-    pub(super) fn object(&mut self, name: &str) -> Option<Fields> {
+    pub(crate) fn object(&mut self, name: &str) -> Option<Fields> {
         match self.take(name) {
             None | Some(Value::Null) => None,
             Some(Value::Object(map)) => Some(Self::new(map)),
@@ -96,19 +130,19 @@ impl Fields {
     }
 
     /// The problems of an object taken out of this one, under its name.
-    pub(super) fn absorb(&mut self, name: &str, inner: Fields) {
+    pub(crate) fn absorb(&mut self, name: &str, inner: Fields) {
         self.problems.extend(inner.finish().into_iter().map(|problem| format!("{name}.{problem}")));
     }
 
     /// Fields that change nothing here: any value will do.
-    pub(super) fn accept_any(&mut self, names: &[&str]) {
+    pub(crate) fn accept_any(&mut self, names: &[&str]) {
         for name in names {
             self.take(name);
         }
     }
 
     /// A switch that this crate supports in one position only.
-    pub(super) fn require_default(&mut self, name: &str, supported: &Value) {
+    pub(crate) fn require_default(&mut self, name: &str, supported: &Value) {
         if let Some(value) = self.take(name)
             && !value.is_null()
             && value != *supported
@@ -118,12 +152,12 @@ impl Fields {
         }
     }
 
-    pub(super) fn problem(&mut self, name: &str, what: &str) {
+    pub(crate) fn problem(&mut self, name: &str, what: &str) {
         self.problems.push(format!("{name}: {what}"));
     }
 
     /// All problems; a field that nobody took is one.
-    pub(super) fn finish(mut self) -> Vec<String> {
+    pub(crate) fn finish(mut self) -> Vec<String> {
         self.problems.extend(self.map.keys().map(|name| format!("{name}: unknown field")));
         self.problems
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Fields;
+use super::{Activation, Fields, sizes};
 
 /// Sizes of a GPT-2-style decoder, named as in transformers.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,25 +31,6 @@ pub struct Gpt2Config {
     pub bos_token_id: Option<i64>,
     /// Token after a text.
     pub eos_token_id: Option<i64>,
-}
-
-/// The two forms of GELU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `gelu`: by the error function (nanoGPT).
-    Gelu,
-    /// `gelu_new`: by the hyperbolic tangent (GPT-2).
-    GeluNew,
-}
-
-impl Activation {
-    /// libtorch's name of the approximation.
-    pub(crate) fn approximation(self) -> &'static str {
-        match self {
-            Self::Gelu => "none",
-            Self::GeluNew => "tanh",
-        }
-    }
 }
 
 impl Gpt2Config {
@@ -83,14 +64,7 @@ pub(super) fn read(fields: &mut Fields) -> Gpt2Config {
     let n_positions = fields.size("n_positions");
     // Old files repeat n_positions under this name.
     fields.require_default("n_ctx", &json!(n_positions));
-    let activation_function = match fields.text("activation_function").as_deref() {
-        None | Some("gelu_new" | "gelu_pytorch_tanh") => Activation::GeluNew,
-        Some("gelu") => Activation::Gelu,
-        Some(other) => {
-            fields.problem("activation_function", &format!("{other:?} is not supported, only gelu and gelu_new"));
-            Activation::GeluNew
-        }
-    };
+    let activation_function = Activation::read(fields, "activation_function", Activation::GeluNew);
     let n_inner = fields.size_or("n_inner", 0);
     Gpt2Config {
         vocab_size: fields.size("vocab_size"),
@@ -109,12 +83,8 @@ pub(super) fn read(fields: &mut Fields) -> Gpt2Config {
 }
 
 pub(super) fn write(config: &Gpt2Config) -> Vec<(&'static str, Value)> {
-    let activation = match config.activation_function {
-        Activation::Gelu => "gelu",
-        Activation::GeluNew => "gelu_new",
-    };
     let mut entries = vec![
-        ("activation_function", json!(activation)),
+        ("activation_function", json!(config.activation_function.name())),
         ("architectures", json!(["GPT2LMHeadModel"])),
         ("attn_pdrop", json!(0.0)),
         ("bos_token_id", json!(config.bos_token_id)),
@@ -140,19 +110,14 @@ pub(super) fn write(config: &Gpt2Config) -> Vec<(&'static str, Value)> {
 }
 
 pub(super) fn problems(config: &Gpt2Config) -> Vec<String> {
-    let mut problems = Vec::new();
-    for (name, size) in [
+    let mut problems = sizes(&[
         ("vocab_size", config.vocab_size),
         ("n_embd", config.n_embd),
         ("n_layer", config.n_layer),
         ("n_head", config.n_head),
         ("n_positions", config.n_positions),
         ("n_inner", config.inner()),
-    ] {
-        if size < 1 {
-            problems.push(format!("{name}: {size} is not a positive integer"));
-        }
-    }
+    ]);
     if !problems.is_empty() {
         return problems;
     }

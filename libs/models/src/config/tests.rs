@@ -12,7 +12,7 @@ const LLAMA_5: &str = r#"{"architectures": ["LlamaForCausalLM"], "attention_bias
 fn what_transformers_writes_is_read_and_written_back_unchanged() {
     let config = Config::from_json(LLAMA_5).unwrap();
     let Config::Llama(llama) = &config else { panic!("{config:?}") };
-    assert_eq!(llama.rope_theta, 500_000.0);
+    assert_eq!(llama.rope.theta, 500_000.0);
     assert_eq!((config.vocabulary_size(), config.context_length(), config.kv_heads()), (320, 128, 2));
     let written = config.to_json();
     assert_eq!(Config::from_json(&written).unwrap(), config);
@@ -23,10 +23,10 @@ fn what_transformers_writes_is_read_and_written_back_unchanged() {
 fn every_mistake_is_reported_by_field_name() {
     let text = LLAMA_5
         .replace(r#""vocab_size": 320"#, r#""vocab_size": 0"#)
-        .replace(r#""mlp_bias": false"#, r#""mlp_bias": true"#)
+        .replace(r#""mlp_bias": false"#, r#""mlp_bias": 7"#)
         .replace(r#""use_cache": true"#, r#""quantization_config": {}"#)
         .replace(r#""hidden_size": 64,"#, "")
-        .replace(r#""rope_type": "default""#, r#""rope_type": "yarn""#);
+        .replace(r#""rope_type": "default""#, r#""rope_type": "dynamic""#);
     let problems = Config::from_json(&text).unwrap_err();
     assert_eq!(problems.len(), 5, "{problems:#?}");
     for field in ["vocab_size:", "mlp_bias:", "quantization_config:", "hidden_size:", "rope_parameters.rope_type:"] {

@@ -51,7 +51,10 @@ std::array<at::Tensor, 3> rotate_qkv(const at::Tensor& qkv, const std::optional<
                                      const std::optional<at::Tensor>& sines, int64_t heads, int64_t kv_heads);
 // Whole sequences from position 0 -> [b, t, h d].
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
-// x [n, c], weight [v, c], targets [n] -> scalar.
-at::Tensor cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets, int64_t ignored);
+// x [n, c], weight [v, c], targets [n] -> scalar; `z` weighs the squares of the log-sum-exps.
+at::Tensor cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets, int64_t ignored,
+                             double z);
+// x [n, c], weight [v, c], targets [n] -> [n], float32.
+at::Tensor token_losses(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets, int64_t ignored);
 
 }  // namespace tidemill

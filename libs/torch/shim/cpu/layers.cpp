@@ -135,12 +135,13 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
 
 // One head of one token; `sign` -1 turns back. Without cosines it is a copy.
 inline __attribute__((always_inline)) void turn(const float* x, float* y, const float* cosines, const float* sines,
-                                                float sign, int64_t half) {
+                                                float sign, int64_t d) {
   if (!cosines) {
 #pragma omp simd
-    for (int64_t i = 0; i < 2 * half; ++i) y[i] = x[i];
+    for (int64_t i = 0; i < d; ++i) y[i] = x[i];
     return;
   }
+  int64_t half = d / 2;
 #pragma omp simd
   for (int64_t i = 0; i < half; ++i) {
     float a = x[i], b = x[half + i], s = sign * sines[i];
@@ -168,9 +169,9 @@ TIDEMILL_CLONES void turn_rows(const Heads& s, float* rows, float* q, float* k, 
                  : turned ? k + ((b * s.k + i - s.h) * s.t + t) * s.d
                           : v + ((b * s.k + i - s.h - s.k) * s.t + t) * s.d;
       if (join) {
-        turn(y, x, turned ? cosines : nullptr, sines, -1.0f, s.d / 2);
+        turn(y, x, turned ? cosines : nullptr, sines, -1.0f, s.d);
       } else {
-        turn(x, y, turned ? cosines : nullptr, sines, 1.0f, s.d / 2);
+        turn(x, y, turned ? cosines : nullptr, sines, 1.0f, s.d);
       }
     }
   }
@@ -233,7 +234,7 @@ std::array<at::Tensor, 3> rotate_qkv(const at::Tensor& qkv, const std::optional<
                                      const std::optional<at::Tensor>& sines, int64_t heads, int64_t kv_heads) {
   TORCH_CHECK(qkv.dim() == 3 && qkv.size(2) % (heads + 2 * kv_heads) == 0, "rotate_qkv: width is not a number of heads");
   int64_t b = qkv.size(0), t = qkv.size(1), d = qkv.size(2) / (heads + 2 * kv_heads);
-  TORCH_CHECK(d % 2 == 0, "rotate_qkv: head size must be even");
+  TORCH_CHECK(!cosines || d % 2 == 0, "rotate_qkv: head size must be even");
   TORCH_CHECK(!cosines || (cosines->numel() == t * d / 2 && sines->numel() == t * d / 2), "rotate_qkv: one angle a pair");
   if (plain(qkv)) {
     auto none = at::empty({0}, qkv.options());

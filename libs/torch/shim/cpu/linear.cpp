@@ -34,8 +34,9 @@ struct Linear : torch::autograd::Function<Linear> {
                             const std::optional<at::Tensor>& bias) {
     auto rows = prepared(x.reshape({-1, x.size(-1)}));
     auto factor = prepared(weight);
-    context->save_for_backward({rows, factor});
-    context->saved_data["bias"] = bias.has_value();
+    // A frozen weight (an adapter learns beside it) needs no inputs kept.
+    context->save_for_backward({weight.requires_grad() ? rows : at::Tensor(), factor});
+    context->saved_data["bias"] = bias && bias->requires_grad();
     auto shape = x.sizes().vec();
     shape.back() = weight.size(0);
     return product(rows, factor, bias).view(shape);
@@ -46,7 +47,7 @@ struct Linear : torch::autograd::Function<Linear> {
     const auto &rows = saved[0], &factor = saved[1];
     auto shape = gradients[0].sizes().vec();
     auto full = gradients[0].reshape({-1, gradients[0].size(-1)});
-    auto gradient = full.to(rows.scalar_type());
+    auto gradient = full.to(factor.scalar_type());
     at::Tensor x_gradient, weight_gradient, bias_gradient;
     if (context->needs_input_grad(0)) {
       shape.back() = factor.size(1);

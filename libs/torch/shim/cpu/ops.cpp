@@ -30,8 +30,12 @@ char* tm_causal_attention(TensorPtr q, TensorPtr k, TensorPtr v, TensorPtr* out)
   return guarded([&] { *out = new at::Tensor(tidemill::causal_attention(*q, *k, *v)); });
 }
 
-char* tm_cross_entropy_sum(TensorPtr x, TensorPtr weight, TensorPtr targets, int64_t ignored, TensorPtr* out) {
-  return guarded([&] { *out = new at::Tensor(tidemill::cross_entropy_sum(*x, *weight, *targets, ignored)); });
+char* tm_cross_entropy_sum(TensorPtr x, TensorPtr weight, TensorPtr targets, int64_t ignored, double z, TensorPtr* out) {
+  return guarded([&] { *out = new at::Tensor(tidemill::cross_entropy_sum(*x, *weight, *targets, ignored, z)); });
+}
+
+char* tm_token_losses(TensorPtr x, TensorPtr weight, TensorPtr targets, int64_t ignored, TensorPtr* out) {
+  return guarded([&] { *out = new at::Tensor(tidemill::token_losses(*x, *weight, *targets, ignored)); });
 }
 
 // Matrix products of this thread on the CPU: bfloat16 or float32. Returns what it was.

@@ -76,12 +76,43 @@ fn cross_entropy_agrees_with_float64_and_skips_ignored_targets() {
         let targets = Tensor::arange(n, (Kind::Int64, Device::Cpu)).remainder(v);
         let _ = targets.narrow(0, 1, n / 2).fill_(-100);
         let inputs = [draw(&[n, c]), draw(&[v, c]) * 2.0];
-        agrees("cross_entropy_sum", &inputs, 1e-5, |x| cross_entropy_sum(&x[0], &x[1], &targets, -100).unwrap());
-        let without = tch::no_grad(|| cross_entropy_sum(&inputs[0], &inputs[1], &targets, -100).unwrap());
-        let exact = inputs[0].to_kind(Kind::Double);
-        let exact = cross_entropy_sum(&exact, &inputs[1].to_kind(Kind::Double), &targets, -100).unwrap();
-        assert!((without.double_value(&[]) / exact.double_value(&[]) - 1.0).abs() < 1e-5);
+        for z in [0.0, 0.1] {
+            let loss = |x: &[Tensor]| cross_entropy_sum(&x[0], &x[1], &targets, -100, z).unwrap();
+            agrees("cross_entropy_sum", &inputs, 1e-5, loss);
+            let without = tch::no_grad(|| loss(&inputs));
+            let exact = loss(&inputs.each_ref().map(|x| x.to_kind(Kind::Double)));
+            assert!((without.double_value(&[]) / exact.double_value(&[]) - 1.0).abs() < 1e-5);
+        }
     }
+}
+
+#[test]
+fn losses_of_tokens_agree_with_float64_whatever_their_weights() {
+    for (n, v, c) in [(5, 7, 8), (700, 130, 24)] {
+        let targets = Tensor::arange(n, (Kind::Int64, Device::Cpu)).remainder(v);
+        let _ = targets.narrow(0, 1, n / 2).fill_(-100);
+        let inputs = [draw(&[n, c]), draw(&[v, c]) * 2.0];
+        agrees("token_losses", &inputs, 1e-5, |x| token_losses(&x[0], &x[1], &targets, -100).unwrap());
+        let losses = token_losses(&inputs[0], &inputs[1], &targets, -100).unwrap();
+        let sum = cross_entropy_sum(&inputs[0], &inputs[1], &targets, -100, 0.0).unwrap();
+        assert!((losses.sum(Kind::Double).double_value(&[]) / sum.double_value(&[]) - 1.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn a_frozen_weight_gets_no_gradient_and_changes_no_other() {
+    let targets = Tensor::arange(64, (Kind::Int64, Device::Cpu)).remainder(9);
+    let values = [draw(&[64, 16]), draw(&[16, 16]), draw(&[9, 16])];
+    let run = |frozen: bool| {
+        let [x, inner, head] = values.each_ref().map(Tensor::copy);
+        let x = x.set_requires_grad(true);
+        let (inner, head) = (inner.set_requires_grad(!frozen), head.set_requires_grad(!frozen));
+        let hidden = linear(&x, &inner, None).unwrap();
+        cross_entropy_sum(&hidden, &head, &targets, -100, 0.0).unwrap().backward();
+        (x.grad(), inner.grad().defined() || head.grad().defined())
+    };
+    let ((free, has), (frozen, has_not)) = (run(false), run(true));
+    assert!(has && !has_not && free.allclose(&frozen, 0.0, 0.0, false));
 }
 
 #[test]
@@ -93,7 +124,7 @@ fn values_that_are_not_numbers_stay_visible() {
     }
     let logits = Tensor::ones([9, 4], (Kind::Float, Device::Cpu));
     let targets = Tensor::zeros([1], (Kind::Int64, Device::Cpu));
-    assert!(cross_entropy_sum(&bad, &logits, &targets, -100).unwrap().double_value(&[]).is_nan());
+    assert!(cross_entropy_sum(&bad, &logits, &targets, -100, 0.0).unwrap().double_value(&[]).is_nan());
 }
 
 #[test]
@@ -115,5 +146,5 @@ fn mistakes_in_shapes_are_errors() {
     assert!(swiglu(&x).is_err());
     assert!(split_qkv(&draw(&[1, 2, 7]), None, 2, 1).is_err());
     let outside = Tensor::from_slice(&[3i64, 9]);
-    assert!(cross_entropy_sum(&x, &draw(&[4, 5]), &outside, -100).is_err());
+    assert!(cross_entropy_sum(&x, &draw(&[4, 5]), &outside, -100, 0.0).is_err());
 }
