@@ -7,7 +7,7 @@ use tidemill_proto::inference::v1 as inference;
 use tidemill_proto::ingestion::v1 as ingestion;
 use tidemill_proto::pipeline::v1::{self as pipeline, PipelineRun, PipelineSpec, pipeline_spec};
 use tidemill_proto::r#type::v1::{
-    AdamW, Architecture, ConsentBasis, CosineSchedule, ObjectiveSpec, Recipe, RecordFormat, SamplingParameters,
+    AdamW, Architecture, ConsentBasis, Schedule, ObjectiveSpec, Recipe, RecordFormat, SamplingParameters,
     SourceSpec, Split, State, SuiteSpec, Threshold, TokenizerSpec, TrainingSpec, architecture, recipe, suite_spec,
     threshold, tokenizer_spec,
 };
@@ -88,7 +88,7 @@ pub fn mini_pipeline(id: &str, corpus: &Path) -> PipelineSpec {
             accumulation: 2,
             sequence_length: 64,
             optimizer: Some(AdamW { learning_rate: 3e-3, ..Default::default() }),
-            schedule: Some(CosineSchedule { warmup_steps: 5, final_ratio: None }),
+            schedule: Some(Schedule { warmup_steps: 5, ..Default::default() }),
             seed: 7,
             checkpoint_every_steps: 10,
             validate_every_steps: 20,

@@ -22,8 +22,14 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The file that says which shard holds which tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// Reads a model onto a device.
+/// Where an adapter's directory keeps the model that it is for.
+pub const BASE_FOLDER: &str = "base";
+
+/// Reads a model onto a device. A directory of an adapter holds its base in the folder `base`.
 pub fn load(directory: &Path, device: Device) -> Result<Model> {
+    if directory.join(ADAPTER_CONFIG_FILE).exists() {
+        return load_adapted(&directory.join(BASE_FOLDER), directory, device);
+    }
     let config = read_config(directory)?;
     let path = directory.join(WEIGHTS_FILE);
     if directory.join(INDEX_FILE).exists() && !path.exists() {
@@ -42,7 +48,7 @@ pub fn read_config(directory: &Path) -> Result<Config> {
 
 /// Writes both files into an existing directory. The same weights give the same bytes. An adapter is left out.
 pub fn save(model: &Model, directory: &Path) -> Result<()> {
-    write_config(model, directory)?;
+    save_config(model, directory)?;
     write_tensors(&directory.join(WEIGHTS_FILE), &model.base_tensors()?)
 }
 
@@ -64,7 +70,7 @@ pub fn save_sharded(model: &Model, directory: &Path, bytes: u64) -> Result<()> {
     if shards.len() <= 1 {
         return save(model, directory);
     }
-    write_config(model, directory)?;
+    save_config(model, directory)?;
     let mut map = BTreeMap::new();
     let count = shards.len();
     for (number, (_, tensors)) in shards.iter().enumerate() {
@@ -167,7 +173,8 @@ pub fn save_adapter(model: &mut Model, directory: &Path, base: &str) -> Result<(
     save_weights(model, &directory.join(ADAPTER_WEIGHTS_FILE))
 }
 
-fn write_config(model: &Model, directory: &Path) -> Result<()> {
+/// Writes `config.json` alone.
+pub fn save_config(model: &Model, directory: &Path) -> Result<()> {
     write_text(&directory.join(CONFIG_FILE), &model.config().to_json())
 }
 

@@ -44,12 +44,6 @@ pub fn open(path: &Path) -> Result<Gguf> {
     Ok(Gguf { path: path.to_owned(), file, header })
 }
 
-/// Reads a model onto a device.
-pub fn load(path: &Path, device: Device) -> Result<Model> {
-    let gguf = open(path)?;
-    Model::from_tensors(gguf.config()?, gguf.tensors()?, device)?.map_err(|problems| gguf.broken(problems))
-}
-
 impl Gguf {
     /// The version of the format.
     pub fn version(&self) -> u32 {
@@ -106,6 +100,11 @@ impl Gguf {
             tensors.insert(name, tensor);
         }
         if problems.is_empty() { Ok(tensors) } else { Err(self.broken(problems)) }
+    }
+
+    /// The model, on a device.
+    pub fn model(&self, device: Device) -> Result<Model> {
+        crate::directory::build(self.config()?, self.tensors()?, &self.path, device)
     }
 
     fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>> {

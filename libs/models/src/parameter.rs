@@ -29,6 +29,17 @@ impl Parameter {
         self.tensor.dim() > 1
     }
 
+    /// Whether it is a matrix inside the layers: neither an embedding nor a head.
+    pub fn is_inner_matrix(&self) -> bool {
+        const OUTER: [&str; 8] = ["embed", "wte.", "wpe.", "shared.", "lm_head.", "relative_attention_bias", "pooler.", "cls."];
+        self.is_matrix() && !OUTER.iter().any(|part| self.name.contains(part))
+    }
+
+    /// Runs of rows that are matrices of their own.
+    pub fn rows(&self) -> Vec<i64> {
+        self.pieces.iter().map(|piece| piece.rows).collect()
+    }
+
     /// A tensor of the parameter's shape (itself, its gradient) as the tensors on disk, contiguous and on the CPU.
     pub(crate) fn cut(&self, tensor: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let mut row = 0;

@@ -5,6 +5,7 @@ pub mod consumer;
 mod error;
 mod events;
 pub mod jobs;
+pub mod models;
 pub mod process;
 mod relay;
 mod settings;

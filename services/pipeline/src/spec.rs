@@ -10,6 +10,7 @@ mod wrong;
 
 use tidemill_proto::pipeline::v1::PipelineSpec;
 use tidemill_proto::pipeline::v1::pipeline_spec::{FeedbackLoop, Serving};
+use tidemill_proto::r#type::v1::RecordFormat;
 
 use wrong::Wrong;
 
@@ -33,7 +34,8 @@ pub(crate) fn mistakes(spec: &PipelineSpec) -> Vec<(String, String)> {
         source::check(source, &mut wrong);
     }
     if let Some(recipe) = wrong.required("recipe", spec.recipe.as_ref()) {
-        recipe::check(recipe, &mut wrong);
+        let rows = spec.source.as_ref().is_some_and(|source| source.format() == RecordFormat::Rows);
+        recipe::check(recipe, rows, &mut wrong);
     }
     if let Some(training) = wrong.required("training", spec.training.as_ref()) {
         training::check(training, &mut wrong);

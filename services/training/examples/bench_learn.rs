@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use tidemill_dataset::{TokenWidth, Tokens};
 use tidemill_models::{Activation, Config, Gpt2Config, WEIGHTS_FILE};
-use tidemill_training::learning::{Data, Optimizer, Precision, Schedule, Spec, Start, Trainer};
+use tidemill_training::learning::{Data, Decay, Method, Optimizer, Order, Precision, Schedule, Spec, Start, Trainer};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -50,7 +50,13 @@ fn main() -> anyhow::Result<()> {
         accumulation: 1,
         sequence_length: 64,
         optimizer: Optimizer { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 },
-        schedule: Schedule { peak, warmup_steps: 100, steps: 2000, final_ratio: 0.1 },
+        schedule: Schedule { peak, warmup_steps: 100, steps: 2000, final_ratio: 0.1, decay: Decay::Cosine },
+        method: Method::Language,
+        order: Order::Shuffled,
+        lora: None,
+        muon: None,
+        z_loss: 0.0,
+        ema_decay: 0.0,
         clip_norm: 1.0,
         seed,
         precision: Precision::Float32,
@@ -66,7 +72,7 @@ fn main() -> anyhow::Result<()> {
     }
     let validation_loss = trainer.validate(usize::MAX)?.context("the validation split is empty")?;
     let directory = tempfile::tempdir()?;
-    trainer.export(directory.path())?;
+    trainer.export(directory.path(), "", false)?;
     let digest = hex::encode(Sha256::digest(fs::read(directory.path().join(WEIGHTS_FILE))?));
     let line = serde_json::json!({
         "steps": steps,

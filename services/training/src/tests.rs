@@ -118,9 +118,9 @@ async fn a_job_ends_with_a_registered_model_and_a_second_one_killed_on_its_way_g
     let sandbox = Sandbox::new().await;
     // Long enough to be killed on its way.
     let spec = TrainingSpec { steps: 20 * STEPS, checkpoint_every_steps: 70, ..spec() };
-    let job = sandbox.create("one", sandbox.job(spec)).await.unwrap();
+    let job = sandbox.create("one", sandbox.job(spec.clone())).await.unwrap();
     assert_eq!((job.name.as_str(), job.state()), ("trainingJobs/one", State::Pending));
-    assert_eq!(sandbox.create("one", sandbox.job(spec)).await.unwrap().uid, job.uid, "a retry creates nothing");
+    assert_eq!(sandbox.create("one", sandbox.job(spec.clone())).await.unwrap().uid, job.uid, "a retry creates nothing");
     let done = sandbox.follow(&job.name, |_| {}).await;
     assert_eq!(done.state(), State::Succeeded, "{:?}", done.error);
     assert_eq!((done.step, done.model_version.as_str()), (spec.steps, "models/small/versions/1"));

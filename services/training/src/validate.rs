@@ -4,7 +4,8 @@ mod spec;
 
 use tidemill_artifacts::{Digest, Error, Manifest};
 use tidemill_chassis::Fault;
-use tidemill_dataset::{PreparedAnnotations, Split};
+use tidemill_dataset::{Prepared, RowType, Split};
+use tidemill_proto::r#type::v1::training_spec::Method;
 use tidemill_platform::{Platform, fault_of_artifacts};
 use tidemill_proto::names;
 use tidemill_proto::registry::v1::GetModelRequest;
@@ -31,7 +32,7 @@ pub(crate) async fn check(platform: &Platform, id: &str, job: &TrainingJob) -> R
     check_model(platform, &job.model, &mut wrong).await?;
     let dataset = manifest(platform, "dataset_digest", &job.dataset_digest, "prepared-dataset", &mut wrong).await?;
     if let Some(dataset) = &dataset {
-        check_length(job, dataset, &mut wrong);
+        check_dataset(job, dataset, &mut wrong);
     }
     if !job.base_model_digest.is_empty()
         && let Some(base) = manifest(platform, "base_model_digest", &job.base_model_digest, "model", &mut wrong).await?
@@ -90,11 +91,16 @@ async fn manifest(
     Ok(None)
 }
 
-fn check_length(job: &TrainingJob, dataset: &Manifest, wrong: &mut Violations) {
-    let length = job.spec.as_ref().map_or(0, |spec| u64::try_from(spec.sequence_length).unwrap_or(0));
-    match PreparedAnnotations::from_map(&dataset.annotations) {
+/// Whether the job's method can learn what the dataset holds, and whether there is enough of it.
+fn check_dataset(job: &TrainingJob, dataset: &Manifest, wrong: &mut Violations) {
+    let method = job.spec.as_ref().and_then(|spec| spec.method.as_ref());
+    match Prepared::from_map(&dataset.annotations) {
         Err(error) => wrong.add("dataset_digest", format!("its manifest cannot be used: {error}")),
-        Ok(annotations) => {
+        Ok(Prepared::Tokens(annotations)) => {
+            if method.is_some() {
+                wrong.add("spec.method", "needs a dataset of rows, and this one holds packed tokens: leave it out");
+            }
+            let length = job.spec.as_ref().map_or(0, |spec| u64::try_from(spec.sequence_length).unwrap_or(0));
             let tokens = annotations.splits.get(&Split::Train).map_or(0, |size| size.token_count);
             if length > 0 && tokens <= length {
                 let text = format!(
@@ -103,7 +109,36 @@ fn check_length(job: &TrainingJob, dataset: &Manifest, wrong: &mut Violations) {
                 wrong.add("spec.sequence_length", text);
             }
         }
+        Ok(Prepared::Rows(annotations)) => {
+            if let Err(text) = check_method(method, annotations.row_type) {
+                wrong.add("spec.method", text);
+            }
+            if job.base_model_digest.is_empty() {
+                let text = "is required: rows are learned in the tokens and the chat template of a model";
+                wrong.add("base_model_digest", text);
+            }
+        }
     }
+}
+
+/// Whether a method learns rows of a type; if not, why.
+pub(crate) fn check_method(method: Option<&Method>, row_type: RowType) -> Result<(), String> {
+    let (fits, wanted) = match method {
+        None => {
+            let text = "is required for a dataset of rows: supervised_fine_tuning, direct_preference_optimization or \
+                        kahneman_tversky_optimization";
+            return Err(text.to_owned());
+        }
+        Some(Method::SupervisedFineTuning(_)) => {
+            let fits = matches!(row_type, RowType::Conversation | RowType::PromptCompletion);
+            (fits, "conversations, or prompts with completions")
+        }
+        Some(Method::DirectPreferenceOptimization(_)) => {
+            (row_type == RowType::Preference, "pairs of a chosen and a rejected answer")
+        }
+        Some(Method::KahnemanTverskyOptimization(_)) => (row_type == RowType::Judged, "judged answers"),
+    };
+    if fits { Ok(()) } else { Err(format!("learns {wanted}, and the dataset's rows are of type {row_type:?}")) }
 }
 
 /// A model goes on with its own tokenizer, within its own context.

@@ -14,7 +14,7 @@ pub(crate) use assignment::Assignment;
 pub(crate) use publish::{history_reference, plot_reference};
 
 use crate::error::{Error, Result};
-use crate::learning::{Data, Spec, Start, Trainer};
+use crate::learning::{Spec, Start, Trainer};
 use pace::Pace;
 use snapshots::Snapshots;
 
@@ -56,11 +56,11 @@ async fn train(
     let threads = tidemill_torch::process::threads();
     tracing::info!(job = job.name, device = ?device.device, reason = device.reason, threads, "training begins");
 
-    let asked = job.spec.unwrap_or_default();
+    let asked = job.spec.clone().unwrap_or_default();
     let spec = Spec::new(&asked, inputs.config.clone())?;
     let run_digest = spec.digest(&job.dataset_digest, &job.base_model_digest);
     let fresh = || {
-        let data = Data::packed(inputs.train.clone(), Some(inputs.validation.clone()), &spec)?;
+        let data = inputs.material.data(&spec)?;
         let start = inputs.base.as_ref().map_or(Start::Random, |(_, folder)| Start::From(folder));
         Ok(Trainer::new(spec.clone(), run_digest.clone(), data, start, device.device)?)
     };
@@ -99,8 +99,8 @@ async fn train(
         }
     }
     pace::phase("storing the model");
-    let digest = publish::publish(artifacts, uid, &asked, &inputs, &trainer, &scratch).await?;
-    tracing::info!(step = trainer.steps_done(), model = %digest, "training ends");
+    let digest = publish::publish(artifacts, uid, &asked, &inputs, trainer, &scratch).await?;
+    tracing::info!(step = spec.steps, model = %digest, "training ends");
     Ok(Ended::Done)
 }
 

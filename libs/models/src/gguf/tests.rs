@@ -67,7 +67,7 @@ fn json(writer: &Writer) -> serde_json::Value {
 fn a_llama_becomes_a_hugging_face_model() {
     let writer = tiny();
     let file = file(&writer.bytes());
-    let model = load(file.path(), Device::Cpu).unwrap();
+    let model = open(file.path()).unwrap().model(Device::Cpu).unwrap();
     assert_eq!(model.config().head_size(), 4);
     assert_eq!(model.config().kv_heads(), 1);
     let ids = Tensor::from_slice(&[1i64, 2, 3]).view([1, 3]);

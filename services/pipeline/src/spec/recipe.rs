@@ -12,7 +12,8 @@ use super::wrong::Wrong;
 const SMALLEST_VOCABULARY: i32 = 264;
 const LARGEST_VOCABULARY: i32 = 1 << 20;
 
-pub(super) fn check(recipe: &Recipe, wrong: &mut Wrong) {
+/// `rows`: whether the source's records are rows, which keep their text.
+pub(super) fn check(recipe: &Recipe, rows: bool, wrong: &mut Wrong) {
     for (index, step) in recipe.steps.iter().enumerate() {
         let field = format!("recipe.steps[{index}]");
         match &step.step {
@@ -38,7 +39,10 @@ pub(super) fn check(recipe: &Recipe, wrong: &mut Wrong) {
         wrong.unless(rest > 0.0 || rest.is_nan(), "recipe.split", || "nothing is left to train on".to_owned());
     }
     match recipe.tokenizer.as_ref() {
-        None => wrong.add("recipe.tokenizer", "it is required"),
+        None => wrong.unless(rows, "recipe.tokenizer", || "it is required".to_owned()),
+        Some(_) if rows => {
+            wrong.add("recipe.tokenizer", "rows keep their text, and the model that learns them brings its own: leave it out");
+        }
         Some(tokenizer) => check_tokenizer(tokenizer, wrong),
     }
 }

@@ -6,12 +6,13 @@ use super::wrong::Wrong;
 
 pub(super) fn check(source: &SourceSpec, wrong: &mut Wrong) {
     let package = source.uri.strip_prefix("npm:");
+    let download = package.is_some() || source.uri.starts_with("https://");
     match (source.uri.as_str(), package) {
         ("", _) => wrong.add("source.uri", "it is required"),
-        // The rest of a topic's uri is for ingestion to check.
-        (uri, None) if uri.starts_with("kafka://") => {}
+        // The rest of a topic's uri, and which hosts are allowed, is for ingestion to check.
+        (uri, None) if uri.starts_with("kafka://") || uri.starts_with("https://") => {}
         (uri, None) => wrong.unless(uri.starts_with("file:///") && uri.len() > "file:///".len(), "source.uri", || {
-            format!("{uri:?} should begin with file:/// and a path, npm: or kafka://")
+            format!("{uri:?} should begin with file:/// and a path, https://, npm: or kafka://")
         }),
         (uri, Some(package)) => {
             // The first `@` may be that of a scope.
@@ -22,7 +23,7 @@ pub(super) fn check(source: &SourceSpec, wrong: &mut Wrong) {
         }
     }
     match source.sha256.as_str() {
-        "" => wrong.unless(package.is_none(), "source.sha256", || "it is required for npm: sources".to_owned()),
+        "" => wrong.unless(!download, "source.sha256", || "it is required for npm: and https: sources".to_owned()),
         digits => wrong.unless(
             digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
             "source.sha256",

@@ -3,7 +3,7 @@
 use tidemill_proto::r#type::v1::architecture::Architecture as Family;
 use tidemill_proto::r#type::v1::architecture::{Gpt2, Llama};
 use tidemill_proto::r#type::v1::training_spec::Precision;
-use tidemill_proto::r#type::v1::{AdamW, CosineSchedule, TrainingSpec};
+use tidemill_proto::r#type::v1::{AdamW, Schedule, TrainingSpec};
 
 use super::wrong::Wrong;
 
@@ -105,7 +105,7 @@ fn check_optimizer(optimizer: &AdamW, wrong: &mut Wrong) {
     wrong.within("training.optimizer.weight_decay", optimizer.weight_decay.unwrap_or(0.1), 0.0, 1e6);
 }
 
-fn check_schedule(schedule: &CosineSchedule, steps: i64, wrong: &mut Wrong) {
+fn check_schedule(schedule: &Schedule, steps: i64, wrong: &mut Wrong) {
     let warmup = schedule.warmup_steps;
     wrong.count("training.schedule.warmup_steps", warmup);
     wrong.unless(warmup <= steps.max(0) || steps < 1, "training.schedule.warmup_steps", || {

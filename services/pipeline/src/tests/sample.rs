@@ -43,7 +43,7 @@ pub(crate) fn pipeline(id: &str) -> PipelineSpec {
             batch_size: 4,
             sequence_length: 64,
             optimizer: Some(AdamW { learning_rate: 3e-3, ..AdamW::default() }),
-            schedule: Some(CosineSchedule { warmup_steps: 10, final_ratio: None }),
+            schedule: Some(Schedule { warmup_steps: 10, ..Default::default() }),
             checkpoint_every_steps: 30,
             ..TrainingSpec::default()
         }),

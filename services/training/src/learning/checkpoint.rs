@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
-use tidemill_models::{Error as ModelError, WEIGHTS_FILE, load_weights, save_weights};
+use tidemill_models::{Error as ModelError, WEIGHTS_FILE, restore_weights, save_weights};
 
 use super::{Error, History, Result, Trainer};
 
@@ -21,10 +21,10 @@ struct State {
 }
 
 impl Trainer {
-    /// Writes `model.safetensors`, `optimizer.safetensors` and `state.json` into an existing directory.
+    /// Writes `model.safetensors` (what is trained), `optimizer.safetensors` and `state.json` into an existing directory.
     pub fn save(&self, directory: &Path) -> Result<()> {
         save_weights(&self.model, &directory.join(WEIGHTS_FILE))?;
-        self.optimizer.save(&directory.join(OPTIMIZER_FILE))?;
+        self.optimizer.save(&directory.join(OPTIMIZER_FILE), self.averages())?;
         let state = State { step: self.step, spec_digest: self.run_digest.clone(), history: self.history.clone() };
         let text = serde_json::to_string_pretty(&state).expect("plain data is always JSON") + "\n";
         let path = directory.join(STATE_FILE);
@@ -43,10 +43,8 @@ impl Trainer {
         if state.step > self.spec.steps {
             return Err(broken(format!("step {} is beyond the run's {}", state.step, self.spec.steps)));
         }
-        let config = self.model.config().clone();
-        let model = load_weights(config, &directory.join(WEIGHTS_FILE), self.model.device())?;
-        self.install(model)?;
-        self.optimizer.load(&directory.join(OPTIMIZER_FILE))?;
+        tch::no_grad(|| restore_weights(&self.model, &directory.join(WEIGHTS_FILE)))?;
+        self.optimizer.load(&directory.join(OPTIMIZER_FILE), self.averages())?;
         self.step = state.step;
         self.history = state.history;
         Ok(())

@@ -1,12 +1,14 @@
 //! The loss curve of a run, bounded in size and free of times: it is part of checkpoints, whose bytes repeat.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Points of the training loss that a run keeps at most.
 const POINTS: u64 = 400;
 
 /// Figures after `step` steps. float32, because its decimal form survives JSON exactly.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
     /// Optimiser steps done.
@@ -20,6 +22,9 @@ pub struct Point {
     pub learning_rate: f32,
     /// Gradient norm of the last step, before clipping.
     pub gradient_norm: f32,
+    /// Figures of the method: rewards of preferences.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f32>,
 }
 
 /// The points so far, and the losses that wait for the next one.

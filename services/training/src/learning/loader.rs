@@ -1,12 +1,12 @@
 //! Batches by step number: what a step sees is a function of the data, the spec and the step, so a run resumes anywhere.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use tidemill_dataset::{Sampler, Tokens};
-use tidemill_models::IGNORED;
+use tidemill_models::{Attention, Documents, IGNORED};
 
-use super::Result;
+use super::{Result, Rows};
 
-/// Samples by position, counted over all epochs.
+/// Samples of one length by position, counted over all epochs.
 pub trait Samples: Send {
     /// Fills a window of tokens and what is to follow each of them; [`IGNORED`] targets are not learned.
     fn fill(&self, position: u64, inputs: &mut [i64], targets: &mut [i64]);
@@ -35,15 +35,92 @@ impl Samples for Packed {
     }
 }
 
-/// One forward pass: ids and targets [batch, time].
+/// What is learned from.
+pub enum Train {
+    /// Windows of one length.
+    Windows(Box<dyn Samples>),
+    /// Rows of many lengths.
+    Rows(Rows),
+}
+
+/// One forward pass: ids and targets [batch, time], or documents end to end [1, time].
 pub(super) struct MicroBatch {
     pub(super) inputs_bt: Tensor,
     pub(super) targets_bt: Tensor,
+    /// Targets to learn.
+    pub(super) supervised: usize,
+    /// Where the batch is of rows.
+    pub(super) documents: Option<Laid>,
+}
+
+/// How documents lie in a batch of one row.
+pub(super) struct Laid {
+    pub(super) lengths: Documents,
+    /// The document of each token, [time].
+    pub(super) owners: Tensor,
+    /// Targets to learn of each document.
+    pub(super) supervised: Vec<usize>,
+    /// Of judged answers: which are good.
+    pub(super) labels: Vec<bool>,
+    /// Of judged answers: each prompt with the answer of another row.
+    pub(super) mismatched: Option<Box<MicroBatch>>,
+}
+
+impl MicroBatch {
+    /// Whole windows.
+    fn windows(inputs: &[i64], targets: &[i64], rows: usize, device: Device) -> Result<Self> {
+        let shape = [rows as i64, (inputs.len() / rows) as i64];
+        let tensor = |ids: &[i64]| Tensor::f_from_slice(ids)?.f_view(shape)?.f_to_device(device);
+        let supervised = targets.iter().filter(|target| **target != IGNORED).count();
+        Ok(Self { inputs_bt: tensor(inputs)?, targets_bt: tensor(targets)?, supervised, documents: None })
+    }
+
+    /// Documents end to end, each as inputs and targets.
+    pub(super) fn documents(documents: &[(&[u32], &[i32])], device: Device) -> Result<Self> {
+        let (mut inputs, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lengths, mut supervised) = (Vec::new(), Vec::new());
+        for (number, (ids, wanted)) in documents.iter().enumerate() {
+            inputs.extend(ids.iter().map(|id| i64::from(*id)));
+            targets.extend(wanted.iter().map(|target| i64::from(*target)));
+            owners.extend(std::iter::repeat_n(number as i64, ids.len()));
+            lengths.push(ids.len() as i64);
+            supervised.push(wanted.iter().filter(|target| i64::from(**target) != IGNORED).count());
+        }
+        let row = |ids: &[i64]| Tensor::f_from_slice(ids)?.f_unsqueeze(0)?.f_to_device(device);
+        let laid = Laid {
+            lengths: Documents::new(lengths, device)?,
+            owners: Tensor::f_from_slice(&owners)?.f_to_device(device)?,
+            supervised,
+            labels: Vec::new(),
+            mismatched: None,
+        };
+        let supervised = laid.supervised.iter().sum();
+        Ok(Self { inputs_bt: row(&inputs)?, targets_bt: row(&targets)?, supervised, documents: Some(laid) })
+    }
+
+    /// How the batch is attended.
+    pub(super) fn attention(&self) -> Attention<'_> {
+        self.documents.as_ref().map_or(Attention::Full, |laid| Attention::Documents(&laid.lengths))
+    }
+}
+
+impl Laid {
+    /// Sums of a figure of each token over the documents: [time] -> [documents].
+    pub(super) fn sums(&self, figures: &Tensor) -> Result<Tensor> {
+        let zeros = Tensor::f_zeros([self.supervised.len() as i64], (Kind::Float, figures.device()))?;
+        Ok(zeros.f_index_add(0, &self.owners, figures)?)
+    }
+
+    /// Targets to learn of each document, as a tensor beside `like`.
+    pub(super) fn counts(&self, like: &Tensor) -> Result<Tensor> {
+        let counts: Vec<f32> = self.supervised.iter().map(|count| *count as f32).collect();
+        Ok(Tensor::f_from_slice(&counts)?.f_to_device(like.device())?)
+    }
 }
 
 /// Cuts steps into micro-batches.
 pub(super) struct Loader {
-    pub(super) samples: Box<dyn Samples>,
+    pub(super) train: Train,
     pub(super) batch_size: usize,
     pub(super) accumulation: usize,
     pub(super) window: usize,
@@ -51,22 +128,25 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    /// The micro-batches of the step that follows `done` steps, and how many targets they have to learn.
-    pub(super) fn step(&self, done: u64) -> Result<(Vec<MicroBatch>, usize)> {
-        let size = self.batch_size * self.window;
-        let (mut inputs, mut targets) = (vec![0i64; size], vec![0i64; size]);
-        let mut batches = Vec::with_capacity(self.accumulation);
-        let mut supervised = 0;
-        let mut position = done * (self.batch_size * self.accumulation) as u64;
-        for _ in 0..self.accumulation {
-            for (inputs, targets) in inputs.chunks_mut(self.window).zip(targets.chunks_mut(self.window)) {
-                self.samples.fill(position, inputs, targets);
-                position += 1;
+    /// The micro-batches of the step that follows `done` steps.
+    pub(super) fn step(&self, done: u64) -> Result<Vec<MicroBatch>> {
+        let first = done * (self.batch_size * self.accumulation) as u64;
+        (0..self.accumulation as u64).map(|index| self.micro(first + index * self.batch_size as u64)).collect()
+    }
+
+    fn micro(&self, position: u64) -> Result<MicroBatch> {
+        match &self.train {
+            Train::Rows(rows) => rows.batch(position, self.batch_size, self.device),
+            Train::Windows(samples) => {
+                let size = self.batch_size * self.window;
+                let (mut inputs, mut targets) = (vec![0i64; size], vec![0i64; size]);
+                let windows = inputs.chunks_mut(self.window).zip(targets.chunks_mut(self.window));
+                for (index, (inputs, targets)) in windows.enumerate() {
+                    samples.fill(position + index as u64, inputs, targets);
+                }
+                MicroBatch::windows(&inputs, &targets, self.batch_size, self.device)
             }
-            supervised += targets.iter().filter(|target| **target != IGNORED).count();
-            batches.push(MicroBatch { inputs_bt: self.tensor(&inputs)?, targets_bt: self.tensor(&targets)? });
         }
-        Ok((batches, supervised))
     }
 
     /// Consecutive windows of a stream, for validation: every token but the first is predicted once.
@@ -76,13 +156,6 @@ impl Loader {
         let known = (tokens.len() - 1).saturating_sub(start).min(size);
         tokens.copy_to(start, &mut inputs[..known]);
         tokens.copy_to(start + 1, &mut targets[..known]);
-        let shape = [count as i64, self.window as i64];
-        let tensor = |ids: &[i64]| Tensor::f_from_slice(ids)?.f_view(shape)?.f_to_device(self.device);
-        Ok(MicroBatch { inputs_bt: tensor(&inputs)?, targets_bt: tensor(&targets)? })
-    }
-
-    fn tensor(&self, ids: &[i64]) -> Result<Tensor> {
-        let shape = [self.batch_size as i64, self.window as i64];
-        Ok(Tensor::f_from_slice(ids)?.f_view(shape)?.f_to_device(self.device)?)
+        MicroBatch::windows(&inputs, &targets, count, self.device)
     }
 }

@@ -139,10 +139,12 @@ fn label(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn point(step: u64, loss: f32, validation_loss: Option<f32>) -> Point {
-        Point { step, loss, validation_loss, learning_rate: 0.1, gradient_norm: 1.0 }
+        Point { step, loss, validation_loss, learning_rate: 0.1, gradient_norm: 1.0, figures: BTreeMap::new() }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tidemill_models::{Activation, Config, Gpt2Config, LlamaConfig};
-use tidemill_proto::r#type::v1::{Architecture, TrainingSpec, architecture, training_spec};
+use tidemill_models::{Activation, Config, Gpt2Config, LlamaConfig, LlamaMember, LoraConfig, Rope};
+use tidemill_proto::r#type::v1::direct_preference_optimization::Loss;
+use tidemill_proto::r#type::v1::schedule::Decay as DecaySpec;
+use tidemill_proto::r#type::v1::{Architecture, Lora, Schedule as ScheduleSpec, TrainingSpec, architecture, training_spec};
 
-use super::{Error, Result, Schedule};
+use super::{Decay, Error, Method, Order, PreferenceLoss, Result, Schedule};
 
 /// A training run. Together with its data and base model it determines the weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,18 +16,30 @@ pub struct Spec {
     pub config: Config,
     /// Optimiser steps in all.
     pub steps: u64,
-    /// Sequences in a micro-batch.
+    /// Sequences or rows in a micro-batch.
     pub batch_size: usize,
     /// Micro-batches to a step.
     pub accumulation: usize,
-    /// Tokens in a sequence.
+    /// Tokens in a sequence, at most in a row.
     pub sequence_length: usize,
+    /// How rows or tokens teach.
+    pub method: Method,
+    /// The order of rows.
+    pub order: Order,
+    /// The adapter that is trained; absent trains all weights.
+    pub lora: Option<LoraConfig>,
     /// AdamW without its learning rate.
     pub optimizer: Optimizer,
+    /// Momentum of Muon for matrices inside layers; absent leaves them to AdamW.
+    pub muon: Option<f64>,
     /// The learning rate.
     pub schedule: Schedule,
     /// Largest global gradient norm.
     pub clip_norm: f64,
+    /// Weight of the squared log-sum-exps in the loss.
+    pub z_loss: f64,
+    /// Decay of the average of the weights that becomes the model; 0 keeps none.
+    pub ema_decay: f64,
     /// Key of every random draw.
     pub seed: u64,
     /// Number format of matrix products.
@@ -61,7 +75,6 @@ impl Spec {
     /// The spec of a job for a model of the given shape, defaults filled in.
     pub fn new(spec: &TrainingSpec, config: Config) -> Result<Self> {
         let optimizer = spec.optimizer.unwrap_or_default();
-        let schedule = spec.schedule.unwrap_or_default();
         let steps = positive("steps", spec.steps)?;
         let result = Self {
             steps,
@@ -74,12 +87,16 @@ impl Spec {
                 epsilon: or(optimizer.epsilon, 1e-8),
                 weight_decay: optimizer.weight_decay.unwrap_or(0.1),
             },
-            schedule: Schedule {
-                peak: optimizer.learning_rate,
-                warmup_steps: schedule.warmup_steps.max(0) as u64,
-                steps,
-                final_ratio: schedule.final_ratio.unwrap_or(0.1),
+            muon: spec.muon.as_ref().map(|muon| or(muon.momentum, 0.95)),
+            schedule: schedule_of(&spec.schedule.unwrap_or_default(), optimizer.learning_rate, steps),
+            method: method_of(spec.method.as_ref()),
+            order: match spec.order() {
+                training_spec::Order::Unspecified | training_spec::Order::Shuffled => Order::Shuffled,
+                training_spec::Order::Sequential => Order::Sequential,
             },
+            lora: spec.lora.as_ref().map(lora_of),
+            z_loss: spec.z_loss,
+            ema_decay: spec.ema_decay,
             clip_norm: or(spec.clip_norm, 1.0),
             seed: spec.seed,
             precision: match spec.precision() {
@@ -114,10 +131,24 @@ impl Spec {
                 return spec(field, format!("{value} is not a positive number"));
             }
         }
-        for (field, value) in [("beta1", self.optimizer.beta1), ("beta2", self.optimizer.beta2)] {
+        let shares = [
+            ("beta1", self.optimizer.beta1),
+            ("beta2", self.optimizer.beta2),
+            ("muon.momentum", self.muon.unwrap_or_default()),
+            ("ema_decay", self.ema_decay),
+            ("lora.dropout", self.lora.as_ref().map_or(0.0, |lora| lora.dropout)),
+        ];
+        for (field, value) in shares {
             if !(0.0..1.0).contains(&value) {
                 return spec(field, format!("{value} is not in [0, 1)"));
             }
+        }
+        if !(self.z_loss.is_finite() && self.z_loss >= 0.0) {
+            return spec("z_loss", format!("{} is neither 0 nor a positive number", self.z_loss));
+        }
+        if matches!(self.method, Method::Judged { .. }) && self.batch_size < 2 {
+            let text = "1 is too few: each prompt is also paired with another row's answer".to_owned();
+            return spec("batch_size", text);
         }
         Ok(())
     }
@@ -132,6 +163,12 @@ impl Spec {
             "sequence_length": self.sequence_length,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
+            "method": self.method,
+            "order": self.order == Order::Sequential,
+            "lora": self.lora.as_ref().map(|lora| format!("{lora:?}")),
+            "muon": self.muon,
+            "z_loss": self.z_loss,
+            "ema_decay": self.ema_decay,
             "clip_norm": self.clip_norm,
             "seed": self.seed,
             "precision": self.precision,
@@ -150,6 +187,7 @@ pub fn config_of(architecture: &Architecture, vocabulary_size: i64, end_of_text:
         architecture::Architecture::Llama(llama) => {
             let heads = i64::from(llama.num_attention_heads);
             Config::Llama(LlamaConfig {
+                member: LlamaMember::Llama,
                 vocab_size: vocabulary_size,
                 hidden_size: llama.hidden_size.into(),
                 intermediate_size: llama.intermediate_size.into(),
@@ -158,8 +196,13 @@ pub fn config_of(architecture: &Architecture, vocabulary_size: i64, end_of_text:
                 num_key_value_heads: llama.num_key_value_heads.into(),
                 head_dim: i64::from(llama.hidden_size) / heads.max(1),
                 max_position_embeddings: llama.max_position_embeddings.into(),
-                rope_theta: or(llama.rope_theta, 10_000.0),
+                rope: Rope { theta: or(llama.rope_theta, 10_000.0), scaling: None },
                 rms_norm_eps: 1e-6,
+                qkv_bias: false,
+                output_bias: false,
+                mlp_bias: false,
+                head_norms: false,
+                windows: Vec::new(),
                 tie_word_embeddings: llama.tie_word_embeddings,
                 initializer_range: 0.02,
                 bos_token_id: None,
@@ -185,6 +228,57 @@ pub fn config_of(architecture: &Architecture, vocabulary_size: i64, end_of_text:
     match config.problems().is_empty() {
         true => Ok(config),
         false => Err(Error::Spec { field: "architecture", problem: config.problems().join("; ") }),
+    }
+}
+
+/// How a job's rows or tokens teach, defaults filled in.
+pub fn method_of(method: Option<&training_spec::Method>) -> Method {
+    match method {
+        None => Method::Language,
+        Some(training_spec::Method::SupervisedFineTuning(spec)) => {
+            Method::Supervised { learn_prompts: spec.learn_prompts }
+        }
+        Some(training_spec::Method::DirectPreferenceOptimization(spec)) => Method::Preference {
+            beta: or(spec.beta, 0.1),
+            loss: match spec.loss() {
+                Loss::Unspecified | Loss::Sigmoid => PreferenceLoss::Sigmoid,
+                Loss::Ipo => PreferenceLoss::Ipo,
+                Loss::Hinge => PreferenceLoss::Hinge,
+            },
+            label_smoothing: spec.label_smoothing,
+        },
+        Some(training_spec::Method::KahnemanTverskyOptimization(spec)) => Method::Judged {
+            beta: or(spec.beta, 0.1),
+            desirable_weight: or(spec.desirable_weight, 1.0),
+            undesirable_weight: or(spec.undesirable_weight, 1.0),
+        },
+    }
+}
+
+fn lora_of(lora: &Lora) -> LoraConfig {
+    LoraConfig {
+        r: if lora.r == 0 { 8 } else { lora.r.into() },
+        alpha: or(lora.alpha, 8.0),
+        dropout: lora.dropout,
+        target_modules: lora.target_modules.clone(),
+        use_rslora: lora.use_rslora,
+        use_dora: lora.use_dora,
+    }
+}
+
+fn schedule_of(spec: &ScheduleSpec, peak: f64, steps: u64) -> Schedule {
+    let decay_steps = if spec.decay_steps > 0 { spec.decay_steps.unsigned_abs() } else { (steps / 10).max(1) };
+    Schedule {
+        peak,
+        warmup_steps: spec.warmup_steps.max(0) as u64,
+        steps,
+        final_ratio: spec.final_ratio.unwrap_or(0.1),
+        decay: match spec.decay() {
+            DecaySpec::Unspecified | DecaySpec::Cosine => Decay::Cosine,
+            DecaySpec::Linear => Decay::Linear,
+            DecaySpec::Constant => Decay::Constant,
+            DecaySpec::WarmupStable => Decay::Last { steps: decay_steps },
+        },
     }
 }
 

@@ -2,7 +2,7 @@ use std::{fs, path::Path};
 
 use tch::Device;
 use tidemill_dataset::{TokenWidth, Tokens};
-use tidemill_models::{Activation, Config, Gpt2Config, IGNORED, LlamaConfig, WEIGHTS_FILE};
+use tidemill_models::{Activation, Config, Gpt2Config, IGNORED, LlamaConfig, LlamaMember, Rope, WEIGHTS_FILE};
 
 use super::*;
 
@@ -10,6 +10,7 @@ const VOCABULARY: i64 = 50;
 
 fn llama() -> Config {
     Config::Llama(LlamaConfig {
+        member: LlamaMember::Llama,
         vocab_size: VOCABULARY,
         hidden_size: 32,
         intermediate_size: 64,
@@ -18,8 +19,13 @@ fn llama() -> Config {
         num_key_value_heads: 2,
         head_dim: 8,
         max_position_embeddings: 32,
-        rope_theta: 10_000.0,
+        rope: Rope::default(),
         rms_norm_eps: 1e-6,
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        head_norms: false,
+        windows: Vec::new(),
         tie_word_embeddings: true,
         initializer_range: 0.02,
         bos_token_id: None,
@@ -52,7 +58,13 @@ fn spec(config: Config, accumulation: usize, precision: Precision) -> Spec {
         accumulation,
         sequence_length: 32,
         optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 },
-        schedule: Schedule { peak: 1e-2, warmup_steps: 5, steps: 40, final_ratio: 0.1 },
+        schedule: Schedule { peak: 1e-2, warmup_steps: 5, steps: 40, final_ratio: 0.1, decay: Decay::Cosine },
+        method: Method::Language,
+        order: Order::Shuffled,
+        lora: None,
+        muon: None,
+        z_loss: 0.0,
+        ema_decay: 0.0,
         clip_norm: 1.0,
         seed: 11,
         precision,
@@ -151,7 +163,7 @@ fn a_batch_without_supervised_tokens_is_an_error_and_a_loss_counts_supervised_to
     let spec = spec(llama(), 2, Precision::Float32);
     for supervised in [0, 3] {
         let packed = Packed::new(tokens(4_000, 1), 32, 1).unwrap();
-        let data = Data { train: Box::new(Masked { packed, supervised }), validation: None };
+        let data = Data { train: Train::Windows(Box::new(Masked { packed, supervised })), validation: Validation::None };
         let mut trainer = Trainer::new(spec.clone(), String::new(), data, Start::Random, Device::Cpu).unwrap();
         match trainer.step() {
             Err(error) => {
@@ -171,7 +183,7 @@ fn a_batch_without_supervised_tokens_is_an_error_and_a_loss_counts_supervised_to
 #[test]
 fn a_loss_that_is_not_a_number_stops_the_run() {
     let mut spec = spec(llama(), 1, Precision::Float32);
-    spec.schedule = Schedule { peak: 1e30, warmup_steps: 0, steps: 40, final_ratio: 1.0 };
+    spec.schedule = Schedule { peak: 1e30, warmup_steps: 0, steps: 40, final_ratio: 1.0, decay: Decay::Cosine };
     let mut trainer = trainer(&spec);
     let error = (0..10).find_map(|_| trainer.step().err()).expect("a learning rate of 1e30 cannot go on");
     assert!(matches!(error, Error::NotFinite { .. }), "{error}");
@@ -185,10 +197,11 @@ fn training_starts_from_a_directory_and_measures_all_of_the_validation_split() {
     for _ in 0..20 {
         first.step().unwrap();
     }
-    first.export(directory.path()).unwrap();
+    let a = first.validate(usize::MAX).unwrap().unwrap();
+    first.export(directory.path(), "", false).unwrap();
     let data = Data::packed(tokens(4_000, 1), Some(tokens(700, 2)), &spec).unwrap();
     let second = Trainer::new(spec.clone(), String::new(), data, Start::From(directory.path()), Device::Cpu).unwrap();
-    let (a, b) = (first.validate(usize::MAX).unwrap().unwrap(), second.validate(usize::MAX).unwrap().unwrap());
+    let b = second.validate(usize::MAX).unwrap().unwrap();
     assert!((a - b).abs() < 1e-6, "{a} {b}");
     let data = Data::packed(tokens(4_000, 1), None, &spec).unwrap();
     let other = Spec { config: gpt2(), ..spec };

@@ -1,36 +1,46 @@
 //! The training loop, one step at a time: the caller decides when to save, report and stop.
 
-use std::{path::Path, time::Instant};
+mod validation;
 
-use tch::{Device, Kind, no_grad};
+use std::{collections::BTreeMap, path::Path, time::Instant};
+
+use tch::{Device, Tensor};
 use tidemill_dataset::Tokens;
 use tidemill_models::{Config, Model};
-use tidemill_torch::{autocast, process};
+use tidemill_torch::process;
 
 use super::{
-    Error, History, Packed, Point, Precision, Result, Samples, Spec,
-    loader::{Loader, MicroBatch},
+    Error, History, Packed, Point, Result, Rows, Spec, Train,
+    average::Average,
+    loader::Loader,
+    objective::Learner,
     optimizer::Optimizer,
 };
-
-/// Tokens that a measurement during training looks at: enough to steer by, little enough not to be felt.
-const VALIDATION_TOKENS: usize = 1 << 15;
-/// Tokens of one validation batch.
-const VALIDATION_BATCH_TOKENS: usize = 1 << 12;
 
 /// What is learned from.
 pub struct Data {
     /// Samples in training order.
-    pub train: Box<dyn Samples>,
-    /// Held out; absent where the split is empty.
-    pub validation: Option<Tokens>,
+    pub train: Train,
+    /// Held out.
+    pub validation: Validation,
+}
+
+/// What is measured on meanwhile.
+pub enum Validation {
+    /// Nothing: the split is empty.
+    None,
+    /// A stream of tokens.
+    Tokens(Tokens),
+    /// Rows.
+    Rows(Rows),
 }
 
 impl Data {
     /// A packed stream for training and one for validation, in the order that the spec's seed gives.
     pub fn packed(train: Tokens, validation: Option<Tokens>, spec: &Spec) -> Result<Self> {
         let train = Packed::new(train, spec.sequence_length, spec.seed)?;
-        Ok(Self { train: Box::new(train), validation: validation.filter(|tokens| tokens.len() > 1) })
+        let validation = validation.filter(|tokens| tokens.len() > 1).map_or(Validation::None, Validation::Tokens);
+        Ok(Self { train: Train::Windows(Box::new(train)), validation })
     }
 }
 
@@ -44,12 +54,14 @@ pub enum Start<'a> {
 }
 
 /// What one step did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StepReport {
     /// Steps done, this one included.
     pub step: u64,
-    /// Mean loss over its supervised tokens, nats.
+    /// Mean loss over its supervised tokens (nats), pairs or answers.
     pub loss: f64,
+    /// Figures of the method: rewards of preferences.
+    pub figures: BTreeMap<String, f64>,
     /// Mean loss on the validation split, where it was due.
     pub validation_loss: Option<f64>,
     /// Norm of the gradients before clipping.
@@ -67,11 +79,14 @@ pub struct Trainer {
     pub(super) spec: Spec,
     pub(super) run_digest: String,
     pub(super) model: Model,
+    /// The model as it was, for methods that compare with it; absent where the model without its adapter is that.
+    reference: Option<Model>,
     pub(super) optimizer: Optimizer,
+    average: Option<Average>,
     pub(super) step: u64,
     pub(super) history: History,
     loader: Loader,
-    validation: Option<Tokens>,
+    validation: Validation,
 }
 
 impl Trainer {
@@ -79,17 +94,30 @@ impl Trainer {
     pub fn new(spec: Spec, run_digest: String, data: Data, start: Start<'_>, device: Device) -> Result<Self> {
         spec.check()?;
         process::set_deterministic(true)?;
-        let model = match start {
-            Start::Random => Model::new(spec.config.clone(), spec.seed, device)?,
-            Start::From(directory) => tidemill_models::load(directory, device)?,
+        let begin = || -> Result<Model> {
+            Ok(match start {
+                Start::Random => Model::new(spec.config.clone(), spec.seed, device)?,
+                Start::From(directory) => {
+                    let mut model = tidemill_models::load(directory, device)?;
+                    model.merge_adapter()?;
+                    model
+                }
+            })
         };
+        let mut model = begin()?;
         if *model.config() != spec.config {
             let problem = "the base model has another shape than the spec".to_owned();
             return Err(Error::Spec { field: "architecture", problem });
         }
-        let optimizer = Optimizer::new(&model, spec.optimizer)?;
+        if let Some(lora) = &spec.lora {
+            model.attach_adapter(lora, spec.seed)?;
+        }
+        let needs_copy = spec.method.needs_reference() && spec.lora.is_none();
+        let reference = if needs_copy { Some(begin()?) } else { None };
+        let optimizer = Optimizer::new(&model, spec.optimizer, spec.muon)?;
+        let average = if spec.ema_decay > 0.0 { Some(Average::new(&model, spec.ema_decay)?) } else { None };
         let loader = Loader {
-            samples: data.train,
+            train: data.train,
             batch_size: spec.batch_size,
             accumulation: spec.accumulation,
             window: spec.sequence_length,
@@ -97,7 +125,8 @@ impl Trainer {
         };
         model.set_trainable(true)?;
         let (step, history) = (0, History::default());
-        Ok(Self { spec, run_digest, model, optimizer, step, history, loader, validation: data.validation })
+        let validation = data.validation;
+        Ok(Self { spec, run_digest, model, reference, optimizer, average, step, history, loader, validation })
     }
 
     /// Steps done.
@@ -128,72 +157,97 @@ impl Trainer {
     /// One optimiser step, and a validation where one is due.
     pub fn step(&mut self) -> Result<StepReport> {
         let began = Instant::now();
-        let (batches, tokens) = self.loader.step(self.step)?;
-        if tokens == 0 {
+        let batches = self.loader.step(self.step)?;
+        let weight: usize = batches.iter().map(|batch| self.spec.method.weight(batch)).sum();
+        let tokens = batches.iter().map(|batch| batch.supervised).sum();
+        if weight == 0 || tokens == 0 {
             return Err(Error::NothingSupervised { step: self.step });
         }
         let mut loss = 0.0;
-        for batch in &batches {
-            // Normalised by the tokens of all micro-batches: how a step is cut does not change what it learns.
-            let part = self.loss_sum(batch)?.f_div_scalar(tokens as f64)?;
+        let mut sums: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
+        for (index, batch) in batches.iter().enumerate() {
+            // What is dropped depends on seed and place alone: a run that resumes here drops the same.
+            tch::manual_seed(draw(self.spec.seed, self.step, index as u64));
+            let outcome = self.learner().outcome(batch)?;
+            // Normalised by what all micro-batches hold: how a step is cut does not change what it learns.
+            let part = outcome.loss.f_div_scalar(weight as f64)?;
             part.f_backward()?;
             loss += part.f_double_value(&[])?;
+            for (name, (sum, count)) in outcome.figures {
+                let all = sums.entry(name).or_default();
+                *all = (all.0 + sum, all.1 + count);
+            }
         }
         if !loss.is_finite() {
             return Err(Error::NotFinite { what: "the loss", step: self.step, value: loss });
         }
         let learning_rate = self.spec.schedule.rate(self.step);
         let gradient_norm = self.optimizer.update(self.step, learning_rate, self.spec.clip_norm)?;
+        if let Some(average) = &mut self.average {
+            average.update(&self.model)?;
+        }
         self.step += 1;
         let seconds = began.elapsed().as_secs_f64();
+        let mut figures = means(sums, "");
         let due = self.step.is_multiple_of(self.spec.validate_every_steps) || self.is_finished();
-        let validation_loss = if due { self.validate(VALIDATION_TOKENS)? } else { None };
+        let validated = if due { self.measure()? } else { None };
+        let validation_loss = validated.map(|(loss, more)| {
+            figures.extend(more);
+            loss
+        });
         let point = Point {
             step: self.step,
             loss: loss as f32,
             validation_loss: validation_loss.map(|loss| loss as f32),
             learning_rate: learning_rate as f32,
             gradient_norm: gradient_norm as f32,
+            figures: figures.iter().map(|(name, value)| (name.clone(), *value as f32)).collect(),
         };
         self.history.add(point, self.spec.steps);
-        Ok(StepReport { step: self.step, loss, validation_loss, gradient_norm, learning_rate, tokens, seconds })
+        let step = self.step;
+        Ok(StepReport { step, loss, figures, validation_loss, gradient_norm, learning_rate, tokens, seconds })
     }
 
-    /// Mean loss (nats a token) over the first `most_tokens` of the validation split, in whole windows; none without a split.
-    pub fn validate(&self, most_tokens: usize) -> Result<Option<f64>> {
-        let Some(tokens) = &self.validation else { return Ok(None) };
-        let end = tokens.len().min(most_tokens.max(self.loader.window).saturating_add(1));
-        let rows = (VALIDATION_BATCH_TOKENS / self.loader.window).max(1);
-        let (mut sum, mut count, mut start) = (0.0, 0, 0);
-        while start + 1 < end {
-            let rows = rows.min((end - 1 - start).div_ceil(self.loader.window));
-            let batch = self.loader.windows(tokens, start, rows)?;
-            sum += no_grad(|| self.loss_sum(&batch))?.f_double_value(&[])?;
-            count += (tokens.len() - 1 - start).min(rows * self.loader.window);
-            start += rows * self.loader.window;
+    /// Writes what was learned into an existing directory: the model as a Hugging Face directory (`config.json`, `model.safetensors`), or
+    /// its adapter in PEFT's layout with the model's `config.json`. `base` says where the adapter's base is from; `merge` makes one model
+    /// of both. This ends the run.
+    pub fn export(mut self, directory: &Path, base: &str, merge: bool) -> Result<()> {
+        if let Some(average) = &self.average {
+            average.install(&self.model)?;
         }
-        Ok(Some(sum / count as f64))
+        if merge {
+            self.model.merge_adapter()?;
+        }
+        if self.model.adapter().is_none() {
+            return Ok(tidemill_models::save(&self.model, directory)?);
+        }
+        tidemill_models::save_config(&self.model, directory)?;
+        Ok(tidemill_models::save_adapter(&mut self.model, directory, base)?)
     }
 
-    /// Writes the model as a Hugging Face directory (`config.json`, `model.safetensors`) into an existing directory.
-    pub fn export(&self, directory: &Path) -> Result<()> {
-        Ok(tidemill_models::save(&self.model, directory)?)
+    pub(super) fn averages(&self) -> &[(String, Tensor)] {
+        self.average.as_ref().map_or(&[], |average| &average.tensors)
     }
 
-    /// Replaces the model and starts the optimiser's moments anew.
-    pub(super) fn install(&mut self, model: Model) -> Result<()> {
-        model.set_trainable(true)?;
-        self.optimizer = Optimizer::new(&model, self.spec.optimizer)?;
-        self.model = model;
-        Ok(())
+    fn learner(&self) -> Learner<'_> {
+        Learner {
+            model: &self.model,
+            reference: self.reference.as_ref(),
+            method: self.spec.method,
+            precision: self.spec.precision,
+            z_loss: self.spec.z_loss,
+        }
     }
+}
 
-    fn loss_sum(&self, batch: &MicroBatch) -> Result<tch::Tensor> {
-        let loss = || self.model.loss_sum(&batch.inputs_bt, &batch.targets_bt);
-        let sum = match self.spec.precision {
-            Precision::Float32 => loss()?,
-            Precision::Bfloat16 => autocast::bfloat16(self.model.device(), loss)??,
-        };
-        Ok(sum.f_to_kind(Kind::Float)?)
-    }
+/// Means of figures, with a prefix to their names.
+fn means(sums: BTreeMap<&'static str, (f64, f64)>, prefix: &str) -> BTreeMap<String, f64> {
+    let counted = sums.into_iter().filter(|(_, (_, count))| *count > 0.0);
+    counted.map(|(name, (sum, count))| (format!("{prefix}{name}"), sum / count)).collect()
+}
+
+/// The seed of one micro-batch.
+fn draw(seed: u64, step: u64, index: u64) -> i64 {
+    let key = [seed, step, index].map(u64::to_le_bytes).concat();
+    xxhash_rust::xxh3::xxh3_64(&key).cast_signed()
 }

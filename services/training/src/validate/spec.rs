@@ -2,7 +2,9 @@
 
 use tidemill_chassis::Fault;
 use tidemill_proto::r#type::v1::architecture::{self, Gpt2, Llama};
-use tidemill_proto::r#type::v1::{AdamW, CosineSchedule, TrainingSpec, training_spec::Precision};
+use tidemill_proto::r#type::v1::schedule::Decay;
+use tidemill_proto::r#type::v1::training_spec::{Method, Order, Precision};
+use tidemill_proto::r#type::v1::{AdamW, Lora, Schedule, TrainingSpec};
 
 /// Largest size of anything: beyond it a shape is a mistake, and products of shapes could overflow.
 const LARGEST: i32 = 1 << 20;
@@ -71,9 +73,52 @@ pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations)
     });
     let known = Precision::try_from(spec.precision).is_ok();
     wrong.unless(known, "precision", || format!("{} is not a precision", spec.precision));
+    let known = Order::try_from(spec.order).is_ok();
+    wrong.unless(known, "order", || format!("{} is not an order", spec.order));
+    wrong.range("z_loss", spec.z_loss, 0.0, 1.0);
+    wrong.range("ema_decay", spec.ema_decay, 0.0, 1.0);
+    if let Some(muon) = &spec.muon {
+        wrong.range("muon.momentum", muon.momentum, 0.0, 1.0);
+    }
+    if let Some(lora) = &spec.lora {
+        wrong.unless(has_base, "lora", || "needs a base model: name base_model_digest".to_owned());
+        check_lora(lora, wrong);
+    }
+    if let Some(method) = &spec.method {
+        check_method(method, spec.batch_size, wrong);
+    }
     wrong.count("checkpoint_every_steps", spec.checkpoint_every_steps);
     wrong.count("validate_every_steps", spec.validate_every_steps);
     wrong.count("keep_checkpoints", spec.keep_checkpoints.into());
+}
+
+fn check_lora(lora: &Lora, wrong: &mut Violations) {
+    wrong.unless((0..=4096).contains(&lora.r), "lora.r", || format!("{} is not a rank; use 1 to 4096, or 0 for 8", lora.r));
+    wrong.range("lora.alpha", lora.alpha, 0.0, 1e6);
+    wrong.range("lora.dropout", lora.dropout, 0.0, 1.0);
+    let named = lora.target_modules.iter().all(|name| !name.is_empty());
+    wrong.unless(named, "lora.target_modules", || "has an empty name; leave the list empty for all layers".to_owned());
+}
+
+fn check_method(method: &Method, batch_size: i32, wrong: &mut Violations) {
+    match method {
+        Method::SupervisedFineTuning(_) => {}
+        Method::DirectPreferenceOptimization(spec) => {
+            const AT: &str = "direct_preference_optimization";
+            wrong.range(&format!("{AT}.beta"), spec.beta, 0.0, 1e6);
+            wrong.range(&format!("{AT}.label_smoothing"), spec.label_smoothing, 0.0, 0.5);
+        }
+        Method::KahnemanTverskyOptimization(spec) => {
+            const AT: &str = "kahneman_tversky_optimization";
+            let weights = [("desirable_weight", spec.desirable_weight), ("undesirable_weight", spec.undesirable_weight)];
+            for (field, value) in [("beta", spec.beta)].into_iter().chain(weights) {
+                wrong.range(&format!("{AT}.{field}"), value, 0.0, 1e6);
+            }
+            wrong.unless(batch_size != 1, "batch_size", || {
+                "1 is too few for kahneman_tversky_optimization: each prompt is also paired with another row's answer".to_owned()
+            });
+        }
+    }
 }
 
 /// Returns the context, where it is valid.
@@ -145,12 +190,15 @@ fn check_optimizer(optimizer: &AdamW, wrong: &mut Violations) {
     wrong.range("optimizer.weight_decay", optimizer.weight_decay.unwrap_or(0.1), 0.0, 1e6);
 }
 
-fn check_schedule(schedule: &CosineSchedule, steps: i64, wrong: &mut Violations) {
+fn check_schedule(schedule: &Schedule, steps: i64, wrong: &mut Violations) {
     wrong.count("schedule.warmup_steps", schedule.warmup_steps);
     wrong.unless(schedule.warmup_steps <= steps.max(0), "schedule.warmup_steps", || {
         format!("{} is more than the {steps} steps in all", schedule.warmup_steps)
     });
     let ratio = schedule.final_ratio.unwrap_or(0.1);
+    wrong.count("schedule.decay_steps", schedule.decay_steps);
+    let known = Decay::try_from(schedule.decay).is_ok();
+    wrong.unless(known, "schedule.decay", || format!("{} is not a way down", schedule.decay));
     let share = (0.0..=1.0).contains(&ratio);
     wrong.unless(share, "schedule.final_ratio", || format!("{ratio} is not a share; use 0 to 1"));
 }
@@ -180,7 +228,7 @@ mod tests {
             batch_size: 2,
             sequence_length: 16,
             optimizer: Some(AdamW { learning_rate: 1e-3, ..AdamW::default() }),
-            schedule: Some(CosineSchedule { warmup_steps: 2, final_ratio: None }),
+            schedule: Some(Schedule { warmup_steps: 2, ..Schedule::default() }),
             ..TrainingSpec::default()
         }
     }
@@ -204,7 +252,7 @@ mod tests {
             batch_size: -1,
             sequence_length: 33,
             optimizer: Some(AdamW { learning_rate: f64::NAN, beta2: 1.0, ..AdamW::default() }),
-            schedule: Some(CosineSchedule { warmup_steps: 11, final_ratio: Some(2.0) }),
+            schedule: Some(Schedule { warmup_steps: 11, final_ratio: Some(2.0), ..Schedule::default() }),
             clip_norm: -1.0,
             precision: 9,
             keep_checkpoints: -1,

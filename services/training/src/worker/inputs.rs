@@ -1,16 +1,18 @@
-//! What a run reads: token streams, tokenizer and base model, verified as they come.
+//! What a run reads: token streams or rows, tokenizer and base model, verified as they come.
+
+mod rows;
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tidemill_artifacts::{Artifacts, Digest, Manifest};
-use tidemill_dataset::{PreparedAnnotations, Split, Tokens};
+use tidemill_dataset::{Prepared, PreparedAnnotations, Split, Tokens};
 use tidemill_models::Config;
 use tidemill_proto::training::v1::TrainingJob;
 use tidemill_text::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::learning;
+use crate::learning::{self, Data, Row, Rows, Spec, Train, Validation};
 
 /// What a run reads.
 pub(crate) struct Inputs {
@@ -20,14 +22,34 @@ pub(crate) struct Inputs {
     pub(crate) tokenizer_digest: String,
     /// The tokenizer.
     pub(crate) tokenizer: Tokenizer,
-    /// Tokens to learn from.
-    pub(crate) train: Tokens,
-    /// Tokens to measure on meanwhile.
-    pub(crate) validation: Tokens,
+    /// What to learn from, and what to measure on meanwhile.
+    pub(crate) material: Material,
     /// The model to start from, and its folder.
     pub(crate) base: Option<(Digest, PathBuf)>,
     /// The shape of the model.
     pub(crate) config: Config,
+}
+
+/// What is learned from.
+pub(crate) enum Material {
+    /// Streams of tokens.
+    Tokens { train: Tokens, validation: Tokens },
+    /// Rows, in the model's ids.
+    Rows { train: Vec<Row>, validation: Vec<Row> },
+}
+
+impl Material {
+    /// The data of a run, in the order that its spec says.
+    pub(crate) fn data(&self, spec: &Spec) -> learning::Result<Data> {
+        let rows = |rows: &Vec<Row>| Rows::new(rows.clone(), spec.order, spec.seed, spec.sequence_length);
+        match self {
+            Self::Tokens { train, validation } => Data::packed(train.clone(), Some(validation.clone()), spec),
+            Self::Rows { train, validation } => Ok(Data {
+                train: Train::Rows(rows(train)?),
+                validation: if validation.is_empty() { Validation::None } else { Validation::Rows(rows(validation)?) },
+            }),
+        }
+    }
 }
 
 /// Reads all that a job names; a base model is copied below `work_dir`.
@@ -39,7 +61,40 @@ pub(crate) async fn read(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Pa
         let reason = format!("{dataset} is a {}, not a prepared-dataset", manifest.kind);
         return Err(Error::Unfit { field: "dataset_digest", reason });
     }
-    let annotations = PreparedAnnotations::from_map(&manifest.annotations).map_err(failed)?;
+    let base = base(artifacts, job, work_dir).await?;
+    match Prepared::from_map(&manifest.annotations).map_err(failed)? {
+        Prepared::Tokens(annotations) => of_tokens(artifacts, job, dataset, &manifest, &annotations, base).await,
+        Prepared::Rows(annotations) => {
+            let Some((digest, folder)) = base else {
+                let reason = "is required: rows are learned in the tokens and the chat template of a model".to_owned();
+                return Err(Error::Unfit { field: "base_model_digest", reason });
+            };
+            let config = tidemill_models::read_config(&folder).map_err(learning::Error::from)?;
+            let read = rows::read(artifacts, job, &dataset, &manifest, annotations.row_type, &folder).await?;
+            let known = config.vocabulary_size();
+            if (read.tokenizer.vocabulary_size() as i64) > known {
+                let reason = format!(
+                    "the tokenizer of {digest} has {} ids, and the model knows {known}: the two do not belong together",
+                    read.tokenizer.vocabulary_size()
+                );
+                return Err(Error::Unfit { field: "base_model_digest", reason });
+            }
+            let material = Material::Rows { train: read.train, validation: read.validation };
+            let (tokenizer, tokenizer_digest) = (read.tokenizer, read.tokenizer_digest);
+            Ok(Inputs { dataset, tokenizer_digest, tokenizer, material, base: Some((digest, folder)), config })
+        }
+    }
+}
+
+async fn of_tokens(
+    artifacts: &Artifacts,
+    job: &TrainingJob,
+    dataset: Digest,
+    manifest: &Manifest,
+    annotations: &PreparedAnnotations,
+    base: Option<(Digest, PathBuf)>,
+) -> Result<Inputs> {
+    let failed = |source| Error::Dataset { digest: dataset.to_string(), source };
     let json = artifacts.get_entry(&dataset, "tokenizer/tokenizer.json").await?;
     let tokenizer = Tokenizer::from_bytes(&json).map_err(|error| Error::Unfit {
         field: "dataset_digest",
@@ -54,11 +109,10 @@ pub(crate) async fn read(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Pa
         return Err(Error::Unfit { field: "dataset_digest", reason });
     }
     let tokens = async |split: Split| {
-        let shards = shards(artifacts, &dataset, &manifest, &format!("{split}/tokens-")).await?;
+        let shards = shards(artifacts, &dataset, manifest, &format!("{split}/tokens-")).await?;
         Tokens::read(shards, annotations.token_width, vocabulary_size).map_err(failed)
     };
-    let (train, validation) = (tokens(Split::Train).await?, tokens(Split::Validation).await?);
-    let base = base(artifacts, job, work_dir).await?;
+    let material = Material::Tokens { train: tokens(Split::Train).await?, validation: tokens(Split::Validation).await? };
     let config = match &base {
         Some((digest, folder)) => {
             let config = tidemill_models::read_config(folder).map_err(learning::Error::from)?;
@@ -81,7 +135,7 @@ pub(crate) async fn read(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Pa
         }
     };
     let tokenizer_digest = annotations.tokenizer_digest.clone();
-    Ok(Inputs { dataset, tokenizer_digest, tokenizer, train, validation, base, config })
+    Ok(Inputs { dataset, tokenizer_digest, tokenizer, material, base, config })
 }
 
 async fn shards(artifacts: &Artifacts, digest: &Digest, manifest: &Manifest, prefix: &str) -> Result<Vec<Bytes>> {
@@ -101,6 +155,6 @@ async fn base(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Path) -> Resu
     }
     let digest: Digest = job.base_model_digest.parse()?;
     let folder = work_dir.join("base");
-    artifacts.fetch_directory(&digest, &folder).await?;
+    tidemill_platform::models::fetch(artifacts, &digest, &folder).await?;
     Ok(Some((digest, folder)))
 }

@@ -49,6 +49,7 @@ impl Pace {
             ("gradient_norm".to_owned(), step.gradient_norm),
             ("tokens_per_second".to_owned(), tokens_per_second),
         ]);
+        metrics.extend(step.figures.clone());
         metrics.extend(self.step_seconds.map(|seconds| ("step_seconds".to_owned(), seconds)));
         metrics.extend(step.validation_loss.map(|loss| ("validation_loss".to_owned(), loss)));
         // Over the whole time here, so that validation and checkpoints count too.
@@ -79,6 +80,7 @@ mod tests {
         let step = StepReport {
             step: 60,
             loss: 2.0,
+            figures: BTreeMap::new(),
             validation_loss: None,
             gradient_norm: 1.0,
             learning_rate: 0.1,

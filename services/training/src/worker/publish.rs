@@ -7,6 +7,7 @@ use prost::Message;
 use prost_reflect::DynamicMessage;
 use serde_json::json;
 use tidemill_artifacts::{Artifacts, Digest};
+use tidemill_platform::models::BASE_MODEL_DIGEST;
 use tidemill_platform::worker;
 use tidemill_proto::r#type::v1::TrainingSpec;
 use tidemill_text::{ChatTemplate, Tokenizer, tokenizer_config};
@@ -32,7 +33,7 @@ pub(crate) async fn publish(
     uid: &str,
     spec: &TrainingSpec,
     inputs: &Inputs,
-    trainer: &Trainer,
+    trainer: Trainer,
     scratch: &Path,
 ) -> Result<Digest> {
     let points = trainer.history().points();
@@ -44,14 +45,21 @@ pub(crate) async fn publish(
 
     let folder = scratch.join("model");
     std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
-    trainer.export(&folder)?;
-    write_text_files(&folder, inputs, trainer.config().context_length() as usize)?;
-    let annotations = BTreeMap::from([
+    let merge = spec.lora.as_ref().is_some_and(|lora| lora.merge);
+    let is_adapter = spec.lora.is_some() && !merge;
+    let base = inputs.base.as_ref().map(|(digest, _)| digest.to_string()).unwrap_or_default();
+    let mut annotations = BTreeMap::from([
         ("parameter_count".to_owned(), trainer.model().parameter_count().to_string()),
         ("spec".to_owned(), spec_json(spec)),
         ("step".to_owned(), trainer.steps_done().to_string()),
         ("tokenizer_digest".to_owned(), inputs.tokenizer_digest.clone()),
     ]);
+    if is_adapter {
+        annotations.insert(BASE_MODEL_DIGEST.to_owned(), base.clone());
+    }
+    let context = trainer.config().context_length() as usize;
+    trainer.export(&folder, &base, merge)?;
+    write_text_files(&folder, inputs, context)?;
     let mut parents = vec![inputs.dataset];
     parents.extend(inputs.base.as_ref().map(|(digest, _)| *digest));
     let digest = artifacts.put_directory(&folder, "model", parents, annotations).await?;
@@ -65,6 +73,7 @@ fn metric_point(point: &Point) -> MetricPoint {
         ("learning_rate".to_owned(), f64::from(point.learning_rate)),
         ("gradient_norm".to_owned(), f64::from(point.gradient_norm)),
     ]);
+    metrics.extend(point.figures.iter().map(|(name, value)| (name.clone(), f64::from(*value))));
     metrics.extend(point.validation_loss.map(|loss| ("validation_loss".to_owned(), f64::from(loss))));
     MetricPoint { step: point.step as i64, metrics }
 }
@@ -99,7 +108,8 @@ fn generation_config(tokenizer: &Tokenizer) -> Vec<u8> {
 
 /// The spec as canonical protobuf JSON, without what does not reach the weights: how often is saved and measured.
 fn spec_json(spec: &TrainingSpec) -> String {
-    let bare = TrainingSpec { checkpoint_every_steps: 0, validate_every_steps: 0, keep_checkpoints: 0, ..*spec };
+    let bare =
+        TrainingSpec { checkpoint_every_steps: 0, validate_every_steps: 0, keep_checkpoints: 0, ..spec.clone() };
     let descriptor = tidemill_proto::pool().get_message_by_name("tidemill.type.v1.TrainingSpec");
     let message = descriptor.and_then(|descriptor| DynamicMessage::decode(descriptor, &bare.encode_to_vec()[..]).ok());
     let message = message.expect("the pool describes every message that was generated from it");
@@ -113,7 +123,7 @@ mod tests {
     #[test]
     fn a_spec_is_the_same_however_often_it_is_saved_and_measured() {
         let spec = TrainingSpec { steps: 7, seed: 3, ..TrainingSpec::default() };
-        let other = TrainingSpec { checkpoint_every_steps: 2, keep_checkpoints: 9, ..spec };
+        let other = TrainingSpec { checkpoint_every_steps: 2, keep_checkpoints: 9, ..spec.clone() };
         assert_eq!(spec_json(&spec), spec_json(&other));
         assert_eq!(spec_json(&spec), r#"{"steps":"7","seed":"3"}"#);
     }

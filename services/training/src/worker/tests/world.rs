@@ -9,7 +9,7 @@ use tidemill_dataset::{PreparedAnnotations, Split, SplitSize, TokenWidth, TokenW
 use tidemill_platform::worker::{Ended, WorkerArguments, result_reference};
 use tidemill_proto::training::v1::TrainingJob;
 use tidemill_proto::r#type::v1::architecture::{self, Llama};
-use tidemill_proto::r#type::v1::{AdamW, Architecture, CosineSchedule, TrainingSpec};
+use tidemill_proto::r#type::v1::{AdamW, Architecture, Schedule, TrainingSpec};
 use tidemill_text::{SPECIAL_TOKENS, Tokenizer};
 
 use super::super::{Assignment, run};
@@ -35,7 +35,7 @@ pub(crate) fn spec() -> TrainingSpec {
         accumulation: 2,
         sequence_length: 16,
         optimizer: Some(AdamW { learning_rate: 1e-2, ..AdamW::default() }),
-        schedule: Some(CosineSchedule { warmup_steps: 3, final_ratio: None }),
+        schedule: Some(Schedule { warmup_steps: 3, ..Schedule::default() }),
         seed: 5,
         checkpoint_every_steps: 8,
         validate_every_steps: 7,

@@ -1,0 +1,106 @@
+//! Rows of a prepared dataset in the ids of the model that learns them.
+
+use std::path::Path;
+
+use tidemill_artifacts::{Artifacts, Digest, Manifest};
+use tidemill_dataset::{Document, RowType, Split};
+use tidemill_models::IGNORED;
+use tidemill_proto::training::v1::TrainingJob;
+use tidemill_text::{ChatFormat, Lesson, Supervised, Supervisor, Tokenizer};
+
+use crate::error::{Error, Result};
+use crate::learning::{Method, Row, Sequence, method_of};
+use crate::validate;
+
+/// The rows of a dataset, and the tokenizer that made them.
+pub(super) struct Read {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) tokenizer_digest: String,
+    pub(super) train: Vec<Row>,
+    pub(super) validation: Vec<Row>,
+}
+
+/// Reads both splits for the job's method, with the tokenizer and the template of the base model in `folder`.
+pub(super) async fn read(
+    artifacts: &Artifacts,
+    job: &TrainingJob,
+    dataset: &Digest,
+    manifest: &Manifest,
+    row_type: RowType,
+    folder: &Path,
+) -> Result<Read> {
+    let spec = job.spec.as_ref();
+    let asked = spec.and_then(|spec| spec.method.as_ref());
+    validate::check_method(asked, row_type).map_err(|reason| Error::Unfit { field: "spec.method", reason })?;
+    let method = method_of(asked);
+    let json = file(folder, "tokenizer.json")?.ok_or_else(|| Error::Unfit {
+        field: "base_model_digest",
+        reason: "the model has no tokenizer.json; import it with its tokenizer".to_owned(),
+    })?;
+    let unfit = |error: tidemill_text::Error| Error::Unfit { field: "base_model_digest", reason: error.to_string() };
+    let tokenizer = Tokenizer::from_bytes(&json).map_err(unfit)?;
+    let (template, config) = (file(folder, "chat_template.jinja")?, file(folder, "tokenizer_config.json")?);
+    let chat = ChatFormat::read(template.as_deref(), config.as_deref()).map_err(unfit)?;
+    let supervisor = Supervisor {
+        tokenizer: &tokenizer,
+        chat: &chat,
+        // A row's inputs lack its last id.
+        max_length: spec.map_or(0, |spec| spec.sequence_length.max(1) as usize) + 1,
+        learn_prompts: matches!(method, Method::Supervised { learn_prompts: true }),
+    };
+    let mut splits = Vec::new();
+    for split in [Split::Train, Split::Validation] {
+        let mut rows = Vec::new();
+        for path in paths(manifest, split) {
+            let failed = |source| Error::Dataset { digest: dataset.to_string(), source };
+            let bytes = artifacts.get_entry(dataset, path).await?;
+            for document in tidemill_dataset::read_shard::<Document>(bytes, path).map_err(failed)? {
+                rows.push(row(&supervisor, method, &document.map_err(failed)?)?);
+            }
+        }
+        splits.push(rows);
+    }
+    let (validation, train) = (splits.pop().unwrap_or_default(), splits.pop().unwrap_or_default());
+    let tokenizer_digest = Digest::of(&json).to_string();
+    Ok(Read { tokenizer, tokenizer_digest, train, validation })
+}
+
+fn paths(manifest: &Manifest, split: Split) -> Vec<&str> {
+    let prefix = format!("{split}/text-");
+    let mut paths: Vec<&str> = manifest.entries.iter().map(|entry| entry.path.as_str()).collect();
+    paths.retain(|path| path.starts_with(&prefix));
+    paths.sort_unstable();
+    paths
+}
+
+fn row(supervisor: &Supervisor<'_>, method: Method, document: &Document) -> Result<Row> {
+    let unfit = |reason: String| Error::Unfit { field: "dataset_digest", reason: format!("row {}: {reason}", document.id) };
+    let lesson: Lesson = serde_json::from_str(&document.text).map_err(|error| unfit(error.to_string()))?;
+    let text = |error: tidemill_text::Error| unfit(error.to_string());
+    Ok(match method {
+        Method::Language | Method::Supervised { .. } => Row::Answer(sequence(supervisor.sequence(&lesson).map_err(text)?)),
+        Method::Preference { .. } => Row::Pair(supervisor.pair(&lesson).map_err(text)?.map(sequence)),
+        Method::Judged { .. } => {
+            let (supervised, good) = supervisor.judged(&lesson).map_err(text)?;
+            let prompt = 1 + supervised.targets.iter().take_while(|target| **target == IGNORED).count();
+            Row::Judged { sequence: sequence(supervised), prompt, good }
+        }
+    })
+}
+
+fn sequence(supervised: Supervised) -> Sequence {
+    // Ids of a vocabulary of at most a million.
+    Sequence {
+        inputs: supervised.inputs.into_iter().map(|id| id as u32).collect(),
+        targets: supervised.targets.into_iter().map(|target| target as i32).collect(),
+    }
+}
+
+fn file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    let path = folder.join(name);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file(&path)(error)),
+    }
+}
