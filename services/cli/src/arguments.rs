@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,6 +11,7 @@ Examples:
   tidemill run pipelines/demo.yaml                  run a whole turn of the loop and watch it
   tidemill complete sotu 'My fellow Americans,'     let the champion write
   tidemill lineage answers/<id>                     from an answer to the records behind it
+  tidemill model inspect ./my-model                 look into model files, without a server
 
 Exit codes:
   0  done
@@ -18,6 +20,24 @@ Exit codes:
   3  refused by a gate
   4  nothing has that name
   5  no server answers";
+
+const MODEL: &str = "\
+MODEL is a Hugging Face directory (config.json with model.safetensors or shards) or a GGUF file:
+  llama, mistral, qwen2, qwen3     also as GGUF: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K
+  gpt2, bert, t5
+
+Verbs (`tidemill model <VERB> --help` tells all of each):
+  inspect   what it is: family, sizes, tensors, tokenizer, chat template
+  logits    logits of token ids; with labels the loss and its gradients
+  generate  continue token ids or a text, by the likeliest token or by beam search
+  convert   write it as a Hugging Face directory in float32
+
+Examples:
+  tidemill model inspect ./SmolLM2-135M-Instruct.Q4_1.gguf
+  tidemill model logits ./my-model --ids ids.json --output logits.safetensors --gradients
+  tidemill model generate ./my-model --ids ids.json --max-new-tokens 32 --beams 4
+  tidemill model generate ./SmolLM2-135M-Instruct.Q4_1.gguf --chat 'What is the capital of France?'
+  tidemill model convert ./SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2";
 
 /// Runs the whole life of a generative model on machines you own: collect, prepare, train, evaluate, gate, serve, learn from feedback.
 #[derive(Debug, Parser)]
@@ -108,6 +128,12 @@ pub(crate) enum Command {
     Promote(Promote),
     /// Stop a job or a pipeline run.
     Cancel(Name),
+    /// Look into model files, compute with them, convert them. Needs no server.
+    #[command(
+        override_usage = "tidemill model <VERB> <MODEL> ...",
+        after_help = MODEL
+    )]
+    Model(Model),
     /// Print a shell's completion script.
     #[command(
         after_help = "Example:\n  tidemill completions bash > ~/.local/share/bash-completion/completions/tidemill"
@@ -276,6 +302,21 @@ pub(crate) struct Lineage {
     /// Where the list of records goes on: the token that the page before ended with.
     #[arg(long, value_name = "TOKEN", requires = "records", default_value = "", hide_default_value = true)]
     pub(crate) page_token: String,
+}
+
+/// `model`: what stands after it goes to `tidemilld model` as it is, because this program does without libtorch.
+#[derive(Debug, Args)]
+pub(crate) struct Model {
+    #[command(subcommand)]
+    pub(crate) verb: ModelVerb,
+}
+
+/// A verb with its arguments.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelVerb {
+    /// Any.
+    #[command(external_subcommand)]
+    Any(Vec<OsString>),
 }
 
 /// `promote`.

@@ -7,6 +7,7 @@ mod feedback;
 mod lineage;
 mod lists;
 mod logs;
+mod model;
 mod promote;
 mod run;
 mod server;
@@ -47,6 +48,7 @@ pub(crate) async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Status => status::execute(&context).await,
         Command::Logs(logs) => logs::execute(&context, &logs).await,
         Command::Watch(name) => watch::execute(&context, &name.name).await,
+        Command::Model(model) => Err(model::execute(&model)),
         Command::Chat(chat) => chat::execute(&context, &chat).await,
         Command::Complete(complete) => complete::execute(&context, &complete).await,
         Command::Datasets(noun) => lists::datasets(&context, &noun.verb).await,

@@ -6,10 +6,11 @@ use std::{
 };
 
 use tidemill_dataset::{MerkleTree, Quarantined, RawAnnotations, Record, RecordId, RecordIndex, ShardWriter};
+use tidemill_proto::r#type::v1::RecordFormat;
 
 use crate::{
     error::Error,
-    records::{Outcome, refuse},
+    records::{OneType, Outcome, refuse},
 };
 
 /// Writes a dataset version's files.
@@ -22,6 +23,8 @@ pub(crate) struct Collection {
     tree: MerkleTree,
     text_bytes: u64,
     refused: BTreeMap<String, u64>,
+    /// Only where records are rows.
+    rows: Option<OneType>,
 }
 
 impl Collection {
@@ -35,7 +38,14 @@ impl Collection {
             tree: MerkleTree::default(),
             text_bytes: 0,
             refused: BTreeMap::new(),
+            rows: None,
         })
+    }
+
+    /// The same for the records of a source, which are rows of one type if its format says so.
+    pub(crate) fn of_source(folder: &Path, format: RecordFormat) -> Result<Self, Error> {
+        let rows = (format == RecordFormat::Rows).then(OneType::default);
+        Ok(Self { rows, ..Self::create(folder)? })
     }
 
     /// Adds a record or a refusal.
@@ -43,6 +53,9 @@ impl Collection {
         let refused = match outcome {
             Ok(record) => match self.seen.get(&record.id) {
                 None => {
+                    if let Some(rows) = &mut self.rows {
+                        rows.admit(&record)?;
+                    }
                     self.seen.insert(record.id, record.origin.as_str().into());
                     self.tree.push(record.id);
                     self.text_bytes += record.text.len() as u64;
@@ -80,6 +93,7 @@ impl Collection {
             text_bytes: self.text_bytes,
             quarantined_count,
             merkle_root: self.tree.root().to_string(),
+            row_type: self.rows.and_then(|rows| rows.row_type()),
             ..RawAnnotations::default()
         })
     }

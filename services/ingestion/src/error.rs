@@ -3,6 +3,7 @@
 use std::{io, path::Path};
 
 use tidemill_chassis::Fault;
+use tidemill_dataset::RowType;
 use tidemill_platform::{fault_of_artifacts, fault_of_resources};
 use tonic::Code;
 
@@ -23,8 +24,14 @@ pub(crate) enum Error {
         "{program} cannot be started: {detail}; install Node.js (Debian: apt-get install npm) or set ingestion.npm to its path"
     )]
     NoNpm { program: String, detail: String },
+    #[error("{uri} may not be downloaded: {detail}")]
+    Forbidden { uri: String, detail: String },
     #[error("{uri} cannot be downloaded: {detail}")]
     Download { uri: String, detail: String },
+    #[error(
+        "{first_origin} is a {first} row and {second_origin} a {second} row: a dataset has rows of one type, so include only the files of one"
+    )]
+    MixedRows { first: RowType, first_origin: String, second: RowType, second_origin: String },
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },
     #[error("the disk is full: free space below the data directory")]
@@ -77,7 +84,9 @@ impl Error {
             Self::Empty { .. } => (Code::FailedPrecondition, "SOURCE_EMPTY"),
             Self::Checksum { .. } => (Code::FailedPrecondition, "CHECKSUM_MISMATCH"),
             Self::Damaged { .. } => (Code::DataLoss, "SOURCE_DAMAGED"),
+            Self::MixedRows { .. } => (Code::FailedPrecondition, "MIXED_ROWS"),
             Self::TooLarge { .. } => (Code::FailedPrecondition, "SOURCE_TOO_LARGE"),
+            Self::Forbidden { .. } => (Code::FailedPrecondition, "HOST_NOT_ALLOWED"),
             Self::NoNpm { .. } => (Code::FailedPrecondition, "NPM_MISSING"),
             Self::Download { .. } | Self::Stopped => (Code::Unavailable, "UNAVAILABLE"),
             Self::File { .. } => (Code::FailedPrecondition, "FILE_ERROR"),

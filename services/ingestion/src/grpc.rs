@@ -1,7 +1,5 @@
 //! The service's API: validate, call the store or the jobs, map errors.
 
-use std::path::PathBuf;
-
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tidemill_artifacts::Artifacts;
@@ -28,13 +26,13 @@ pub(crate) struct Handlers {
     feedback: Collection<Feedback>,
     jobs: Jobs<DatasetVersion>,
     artifacts: Artifacts,
-    kafka_files_dir: Option<PathBuf>,
+    settings: IngestionSettings,
 }
 
 impl Handlers {
     pub(crate) fn new(settings: &IngestionSettings, platform: &Platform, jobs: Jobs<DatasetVersion>) -> Self {
         Self {
-            kafka_files_dir: settings.kafka_files_dir().map(Into::into),
+            settings: settings.clone(),
             sources: platform.collection(),
             datasets: platform.collection(),
             feedback: platform.collection(),
@@ -81,7 +79,7 @@ impl IngestionService for Handlers {
     async fn create_data_source(&self, request: Request<CreateDataSourceRequest>) -> Answer<DataSource> {
         let request = request.into_inner();
         let source = request.data_source.unwrap_or_default();
-        validate::check(validate::source(source.spec.as_ref(), self.kafka_files_dir.as_deref()))?;
+        validate::check(validate::source(source.spec.as_ref(), &self.settings))?;
         create(&self.sources, source, &request.data_source_id, &request.request_id, |_| Vec::new()).await
     }
 

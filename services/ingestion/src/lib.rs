@@ -1,10 +1,12 @@
 //! Collects records and feedback into immutable raw dataset versions.
 
 mod collect;
+mod download;
 mod error;
 mod feedback;
 mod files;
 mod grpc;
+mod https;
 mod kept;
 mod location;
 mod npm;

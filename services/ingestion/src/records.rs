@@ -1,5 +1,8 @@
 //! Bytes of a file into records or refusals, with memory bounded by the largest record.
 
+mod elements;
+mod rows;
+
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -17,6 +20,8 @@ use crate::{
     files::{Content, EXCERPT_BYTES, SourceFile},
     watch::Watch,
 };
+
+pub(crate) use rows::{OneType, record as row_record};
 
 /// Characters of a refused record that are shown.
 const EXCERPT_CHARACTERS: usize = 256;
@@ -54,8 +59,14 @@ impl Reading<'_> {
             Err(error) => return give(Err(refuse(origin, "UNREADABLE", error.to_string(), &[], size))),
         };
         let reader = self.watch.reader(opened);
+        let buffered = |reader| BufReader::with_capacity(1 << 16, reader);
         let read = match self.format {
-            RecordFormat::Jsonl => return self.lines(origin, path, BufReader::with_capacity(1 << 16, reader), give),
+            RecordFormat::Jsonl => {
+                let metadata = self.metadata(origin);
+                let make = |origin: &str, bytes| self.object(origin, bytes, metadata.clone());
+                return self.lines(origin, path, buffered(reader), make, give);
+            }
+            RecordFormat::Rows => return self.rows(origin, path, buffered(reader), give),
             _ => self.text(origin, reader, size),
         };
         match read {
@@ -76,15 +87,15 @@ impl Reading<'_> {
         Ok(decode(origin, bytes).and_then(|text| keep(origin, text, self.metadata(origin))))
     }
 
-    /// One JSON object a line. A line without an end is dropped as it is read, beyond what a record may hold.
+    /// One record a line. A line without an end is dropped as it is read, beyond what a record may hold.
     fn lines(
         &self,
         origin: &str,
         path: &Path,
         mut reader: impl BufRead,
+        make: impl Fn(&str, Vec<u8>) -> Outcome,
         mut give: impl FnMut(Outcome) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let metadata = self.metadata(origin);
         for number in 1u64.. {
             let line = match self.line(&mut reader) {
                 Ok(Some(line)) => line,
@@ -97,7 +108,7 @@ impl Reading<'_> {
             if line.size > self.max_record_bytes {
                 give(Err(self.too_large(&origin, &line.bytes, line.size)))?;
             } else if !line.bytes.trim_ascii().is_empty() {
-                give(self.object(&origin, line.bytes, metadata.clone()))?;
+                give(make(&origin, line.bytes))?;
             }
         }
         Ok(())

@@ -22,7 +22,7 @@ use crate::records::Reading;
 use crate::settings::IngestionSettings;
 use crate::topic::Versions;
 use crate::watch::Watch;
-use crate::{collect, feedback, npm};
+use crate::{collect, download, feedback, https, npm};
 
 /// Larger records are refused where the source does not say.
 const MAX_RECORD_BYTES: u64 = 64 << 20;
@@ -93,9 +93,13 @@ impl SourceRunner {
                 let path = npm::fetch(&self.settings, cache, &package, &version, &spec.sha256, watch).await?;
                 (path, spec.sha256.to_ascii_lowercase())
             }
+            Location::Https(url) => {
+                let path = https::fetch(&self.settings, &self.cache_dir, &url, &spec.sha256, watch).await?;
+                (path, spec.sha256.to_ascii_lowercase())
+            }
             Location::Local(path) if path.is_file() => {
                 watch.phase("verifying", "bytes", std::fs::metadata(&path).map_or(0, |meta| meta.len()));
-                let sha256 = npm::verify(&path, &spec.uri, &spec.sha256, watch).await?;
+                let sha256 = download::verify(&path, &spec.uri, &spec.sha256, watch).await?;
                 (path, sha256)
             }
             Location::Local(path) if path.is_dir() && !spec.sha256.is_empty() => {
@@ -258,7 +262,7 @@ pub(crate) fn read_source(
         max_record_bytes,
         watch,
     };
-    let mut collection = collect::Collection::create(folder)?;
+    let mut collection = collect::Collection::of_source(folder, spec.format())?;
     for file in &files {
         watch.check()?;
         reading.read(file, |outcome| collection.add(outcome))?;

@@ -23,6 +23,7 @@ pub(crate) struct IngestionSettings {
     segment_seconds: u64,
     pub(crate) max_version_records: u64,
     kafka_files_dir: String,
+    pub(crate) https_hosts: Vec<String>,
 }
 
 impl IngestionSettings {

@@ -10,7 +10,9 @@ use tidemill_proto::names;
 use tidemill_proto::r#type::v1::{ConsentBasis, RecordFormat, SourceSpec};
 
 use crate::files::globs;
+use crate::https;
 use crate::location::Location;
+use crate::settings::IngestionSettings;
 use crate::topic::Decoder;
 
 /// A record becomes one cell of a Parquet column with 32-bit offsets.
@@ -26,8 +28,8 @@ pub(crate) fn check(fields: Fields) -> Result<(), Fault> {
     if fields.is_empty() { Ok(()) } else { Err(Fault::invalid_fields(fields)) }
 }
 
-/// What is wrong with a source. `files_dir` is where the uri of a topic may name files.
-pub(crate) fn source(spec: Option<&SourceSpec>, files_dir: Option<&Path>) -> Fields {
+/// What is wrong with a source, by what the settings allow.
+pub(crate) fn source(spec: Option<&SourceSpec>, settings: &IngestionSettings) -> Fields {
     let mut fields = Fields::new();
     let mut wrong = |field: &str, text: String| fields.push((format!("data_source.spec{field}"), text));
     let Some(spec) = spec else {
@@ -39,8 +41,15 @@ pub(crate) fn source(spec: Option<&SourceSpec>, files_dir: Option<&Path>) -> Fie
             wrong(".uri", reason);
             files(spec, false, &mut wrong);
         }
-        Ok(Location::Topic) => topic(spec, files_dir, &mut wrong),
-        Ok(location) => files(spec, matches!(location, Location::Npm { .. }), &mut wrong),
+        Ok(Location::Topic) => topic(spec, settings.kafka_files_dir(), &mut wrong),
+        Ok(Location::Local(_)) => files(spec, false, &mut wrong),
+        Ok(Location::Npm { .. }) => files(spec, true, &mut wrong),
+        Ok(Location::Https(url)) => {
+            if let Err(reason) = https::allowed(settings, &url) {
+                wrong(".uri", reason);
+            }
+            files(spec, true, &mut wrong);
+        }
     }
     if spec.license.is_empty() {
         wrong(".license", "it is required: an SPDX expression or a name".to_owned());
@@ -55,9 +64,9 @@ pub(crate) fn source(spec: Option<&SourceSpec>, files_dir: Option<&Path>) -> Fie
 }
 
 /// What is wrong with a source of files.
-fn files(spec: &SourceSpec, is_package: bool, wrong: &mut impl FnMut(&str, String)) {
-    if spec.sha256.is_empty() && is_package {
-        wrong(".sha256", "it is required for npm: sources".to_owned());
+fn files(spec: &SourceSpec, is_download: bool, wrong: &mut impl FnMut(&str, String)) {
+    if spec.sha256.is_empty() && is_download {
+        wrong(".sha256", "it is required for npm: and https: sources".to_owned());
     }
     if !spec.sha256.is_empty() && (spec.sha256.len() != 64 || !spec.sha256.bytes().all(|b| b.is_ascii_hexdigit())) {
         wrong(".sha256", "it should be 64 hex digits".to_owned());
@@ -66,8 +75,8 @@ fn files(spec: &SourceSpec, is_package: bool, wrong: &mut impl FnMut(&str, Strin
         wrong(&format!(".include[{index}]"), reason);
     }
     match RecordFormat::try_from(spec.format) {
-        Ok(RecordFormat::Text | RecordFormat::Jsonl) => {}
-        _ => wrong(".format", "it is required: RECORD_FORMAT_TEXT or RECORD_FORMAT_JSONL for files".to_owned()),
+        Ok(RecordFormat::Text | RecordFormat::Jsonl | RecordFormat::Rows) => {}
+        _ => wrong(".format", "it is required: RECORD_FORMAT_TEXT, _JSONL or _ROWS for files".to_owned()),
     }
     if let Err(error) = RegexBuilder::new(&spec.metadata_pattern).size_limit(PATTERN_BYTES).build() {
         wrong(".metadata_pattern", error.to_string());

@@ -33,8 +33,8 @@ pub(crate) fn mistakes(spec: &PipelineSpec) -> Vec<(String, String)> {
     if let Some(source) = wrong.required("source", spec.source.as_ref()) {
         source::check(source, &mut wrong);
     }
+    let rows = spec.source.as_ref().is_some_and(|source| source.format() == RecordFormat::Rows);
     if let Some(recipe) = wrong.required("recipe", spec.recipe.as_ref()) {
-        let rows = spec.source.as_ref().is_some_and(|source| source.format() == RecordFormat::Rows);
         recipe::check(recipe, rows, &mut wrong);
     }
     if let Some(training) = wrong.required("training", spec.training.as_ref()) {
@@ -43,6 +43,9 @@ pub(crate) fn mistakes(spec: &PipelineSpec) -> Vec<(String, String)> {
     if let Some(suite) = wrong.required("evaluation", spec.evaluation.as_ref()) {
         let split = spec.recipe.as_ref().and_then(|recipe| recipe.split.as_ref());
         measure::check_suite(suite, split, &mut wrong);
+        wrong.unless(!rows || suite.baselines.is_empty(), "evaluation.baselines", || {
+            "compressors are for text, and the source's records are rows: leave them out".to_owned()
+        });
     }
     if let Some(objective) = wrong.required("objective", spec.objective.as_ref()) {
         measure::check_objective(objective, spec.evaluation.as_ref(), &mut wrong);
@@ -51,6 +54,9 @@ pub(crate) fn mistakes(spec: &PipelineSpec) -> Vec<(String, String)> {
         check_serving(serving, &mut wrong);
     }
     if let Some(feedback) = &spec.feedback {
+        wrong.unless(!rows, "feedback", || {
+            "feedback becomes text, and the source's records are rows: leave it out".to_owned()
+        });
         check_feedback(feedback, &mut wrong);
     }
     wrong.into_fields()

@@ -11,7 +11,7 @@ use tidemill_proto::preprocessing::v1::*;
 use tidemill_resources::{ListPage, Page};
 use tonic::{Request, Response, Status};
 
-use crate::{fates, validate};
+use crate::{contents, fates, validate};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -40,6 +40,7 @@ impl PreprocessingService for Handlers {
         validate::job(&job)?;
         let PreprocessingJob { labels, inputs, recipe, .. } = job;
         let job = PreprocessingJob { labels, inputs, recipe, ..Default::default() };
+        contents::check(&self.artifacts, &job).await?;
         Ok(Response::new(self.jobs.create(job, "", &request.preprocessing_job_id, &request.request_id).await?))
     }
 

@@ -1,6 +1,7 @@
 //! Turns raw dataset versions into prepared ones: the same inputs and recipe give the same bytes.
 
 mod cache;
+mod contents;
 mod error;
 mod fates;
 mod grpc;

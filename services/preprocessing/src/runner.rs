@@ -1,11 +1,14 @@
 //! Runs a preparation: finds an earlier equal result, or reads the inputs, prepares them, and stores the artifact.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use tidemill_artifacts::{Artifacts, Digest};
 use tidemill_chassis::Fault;
-use tidemill_dataset::{PreparedAnnotations, RawAnnotations, Record, TokenWidth, read_shard};
+use tidemill_dataset::{
+    Prepared as Annotations, PreparedAnnotations, RawAnnotations, Record, RowType, RowsAnnotations, TokenWidth,
+    read_shard,
+};
 use tidemill_platform::{Clients, Context, Platform, Runner, fault_of_artifacts};
 use tidemill_proto::preprocessing::v1::PreprocessingJob;
 use tidemill_proto::preprocessing::v1::preprocessing_job::{Input, SplitCounts};
@@ -14,10 +17,10 @@ use tidemill_proto::registry::v1::{LineageEdge, LineageNode, RecordLineageReques
 use tidemill_proto::r#type::v1::{Recipe, tokenizer_spec};
 use tidemill_text::Tokenizer;
 
-use crate::cache;
 use crate::error::Error;
 use crate::prepare::{self, Document, Prepared};
 use crate::watch::Watch;
+use crate::{cache, contents};
 
 /// `source_uri` of datasets made of feedback, as ingestion writes it.
 const FEEDBACK: &str = "feedback";
@@ -54,7 +57,8 @@ impl RecipeRunner {
     }
 
     async fn compute(&self, job: &PreprocessingJob, recipe: Recipe, watch: &Watch) -> Result<Digest, Fault> {
-        let documents = self.read(&job.inputs, watch).await?;
+        let (row_type, documents) = self.read(&job.inputs, watch).await?;
+        contents::fits(&recipe, row_type)?;
         let tokenizer = self.tokenizer(&recipe).await?;
         let work = tempfile::Builder::new().prefix("job-").tempdir_in(&self.work_dir);
         let work = work.map_err(|error| Fault::from(Error::file(&self.work_dir, error)))?;
@@ -65,28 +69,40 @@ impl RecipeRunner {
             blocking(move || prepare::prepare(documents, &recipe, tokenizer, &folder, &watch)).await?
         };
         watch.phase("storing", "files", 0)?;
-        let tokenizer = work.path().join("tokenizer");
-        std::fs::rename(folder.join("tokenizer"), &tokenizer).map_err(|error| Error::file(&tokenizer, error))?;
-        let stored = self.artifacts.put_directory(&tokenizer, "tokenizer", Vec::new(), [].into()).await;
-        let tokenizer_digest = stored.map_err(fault_of_artifacts)?;
-        std::fs::rename(&tokenizer, folder.join("tokenizer")).map_err(|error| Error::file(&tokenizer, error))?;
         let mut parents = digests(&job.inputs)?;
-        parents.push(tokenizer_digest);
-        let annotations = annotations(&prepared, tokenizer_digest, annotated)?;
-        let stored = self.artifacts.put_directory(&folder, "prepared-dataset", parents, annotations.to_map()).await;
+        let annotations = match row_type {
+            Some(row_type) => rows_annotations(prepared, row_type, annotated).to_map(),
+            None => {
+                let tokenizer_digest = self.put_tokenizer(&folder, work.path()).await?;
+                parents.push(tokenizer_digest);
+                annotations(&prepared, tokenizer_digest, annotated)?.to_map()
+            }
+        };
+        let stored = self.artifacts.put_directory(&folder, "prepared-dataset", parents, annotations).await;
         stored.map_err(fault_of_artifacts)
     }
 
-    /// All records of the inputs.
-    async fn read(&self, inputs: &[Input], watch: &Watch) -> Result<Vec<Document>, Fault> {
+    /// Stores the tokenizer of a prepared folder as an artifact of its own, which for that moment lies beside.
+    async fn put_tokenizer(&self, folder: &Path, work: &Path) -> Result<Digest, Fault> {
+        let beside = work.join("tokenizer");
+        std::fs::rename(folder.join("tokenizer"), &beside).map_err(|error| Error::file(&beside, error))?;
+        let stored = self.artifacts.put_directory(&beside, "tokenizer", Vec::new(), [].into()).await;
+        let digest = stored.map_err(fault_of_artifacts)?;
+        std::fs::rename(&beside, folder.join("tokenizer")).map_err(|error| Error::file(&beside, error))?;
+        Ok(digest)
+    }
+
+    /// All records of the inputs, and the type of their rows.
+    async fn read(&self, inputs: &[Input], watch: &Watch) -> Result<(Option<RowType>, Vec<Document>), Fault> {
         watch.phase("reading", "inputs", inputs.len())?;
-        let mut read = Vec::new();
+        let (mut read, mut types) = (Vec::new(), Vec::new());
         for (input, digest) in inputs.iter().zip(digests(inputs)?) {
             let manifest = self.artifacts.manifest(&digest).await.map_err(fault_of_artifacts)?;
             if manifest.kind != "dataset" {
                 return Err(Error::NotADataset { digest: input.digest.clone(), kind: manifest.kind }.into());
             }
             let annotations = RawAnnotations::from_map(&manifest.annotations).map_err(Error::from)?;
+            types.push(annotations.row_type);
             let mut paths: Vec<_> = manifest.entries.iter().filter(|entry| entry.path.starts_with("data/")).collect();
             paths.sort_by(|a, b| a.path.cmp(&b.path));
             let mut records = Vec::new();
@@ -106,7 +122,9 @@ impl RecipeRunner {
             read.push((records, u32::try_from(input.repeat).unwrap_or(0).max(1), annotations.source_uri == FEEDBACK));
             watch.advance(1)?;
         }
-        Ok(prepare::documents(read))
+        let row_type = contents::one_type(&types)?;
+        let documents = blocking(move || prepare::documents(read, row_type.is_some())).await?;
+        Ok((row_type, documents))
     }
 
     /// The tokenizer that a recipe names, if it names one.
@@ -137,13 +155,15 @@ impl RecipeRunner {
                 .map_or_else(String::new, |entry| entry.digest.to_string()),
             ..node(&id, Type::PreparedDataset)
         });
-        nodes.push(node(tokenizer, Type::Tokenizer));
-        let spec = job.recipe.as_ref().and_then(|recipe| recipe.tokenizer.as_ref()).and_then(|t| t.tokenizer.as_ref());
-        edges.push(match spec {
-            // One that existed before is where the dataset came from; one that was trained came from the dataset.
-            Some(tokenizer_spec::Tokenizer::Digest(_)) => edge(tokenizer, &id),
-            _ => edge(&id, tokenizer),
-        });
+        let spec = job.recipe.as_ref().and_then(|recipe| recipe.tokenizer.as_ref());
+        if let Some(spec) = spec {
+            nodes.push(node(tokenizer, Type::Tokenizer));
+            edges.push(match spec.tokenizer {
+                // One that existed before is where the dataset came from; one that was trained came from the dataset.
+                Some(tokenizer_spec::Tokenizer::Digest(_)) => edge(tokenizer, &id),
+                _ => edge(&id, tokenizer),
+            });
+        }
         self.clients.registry().record_lineage(RecordLineageRequest { nodes, edges }).await?;
         Ok(())
     }
@@ -173,9 +193,9 @@ impl Runner<PreprocessingJob> for RecipeRunner {
             }
         };
         let manifest = self.artifacts.manifest(&digest).await.map_err(fault_of_artifacts)?;
-        let annotations = PreparedAnnotations::from_map(&manifest.annotations).map_err(Error::from)?;
-        self.record_lineage(&job, &digest, &annotations.tokenizer_digest).await?;
+        let annotations = Annotations::from_map(&manifest.annotations).map_err(Error::from)?;
         fill(&mut job, &digest, annotations);
+        self.record_lineage(&job, &digest, &job.tokenizer_digest).await?;
         Ok(job)
     }
 }
@@ -198,13 +218,19 @@ fn digests(inputs: &[Input]) -> Result<Vec<Digest>, Fault> {
     inputs.iter().map(|input| input.digest.parse().map_err(fault_of_artifacts)).collect()
 }
 
-fn annotations(prepared: &Prepared, tokenizer: Digest, recipe: String) -> Result<PreparedAnnotations, Error> {
-    let vocabulary_size = prepared.tokenizer.vocabulary_size();
+fn rows_annotations(prepared: Prepared, row_type: RowType, recipe: String) -> RowsAnnotations {
+    let Prepared { sizes: splits, dropped_counts, redacted_count, .. } = prepared;
+    RowsAnnotations { row_type, recipe, splits, dropped_counts, redacted_count }
+}
+
+fn annotations(prepared: &Prepared, digest: Digest, recipe: String) -> Result<PreparedAnnotations, Error> {
+    let tokenizer = prepared.tokenizer.as_ref().ok_or(Error::NoEndOfText)?;
+    let vocabulary_size = tokenizer.vocabulary_size();
     Ok(PreparedAnnotations {
         token_width: TokenWidth::of(vocabulary_size),
         vocabulary_size: vocabulary_size as u64,
-        end_of_text_id: prepared.tokenizer.end_of_text().ok_or(Error::NoEndOfText)?,
-        tokenizer_digest: tokenizer.to_string(),
+        end_of_text_id: tokenizer.end_of_text().ok_or(Error::NoEndOfText)?,
+        tokenizer_digest: digest.to_string(),
         recipe,
         splits: prepared.sizes.clone(),
         dropped_counts: prepared.dropped_counts.clone(),
@@ -212,14 +238,19 @@ fn annotations(prepared: &Prepared, tokenizer: Digest, recipe: String) -> Result
     })
 }
 
-fn fill(job: &mut PreprocessingJob, digest: &Digest, annotations: PreparedAnnotations) {
+fn fill(job: &mut PreprocessingJob, digest: &Digest, annotations: Annotations) {
     let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let (splits, dropped_counts, redacted_count) = match annotations {
+        Annotations::Tokens(tokens) => {
+            job.tokenizer_digest = tokens.tokenizer_digest;
+            (tokens.splits, tokens.dropped_counts, tokens.redacted_count)
+        }
+        Annotations::Rows(rows) => (rows.splits, rows.dropped_counts, rows.redacted_count),
+    };
     job.digest = digest.to_string();
-    job.tokenizer_digest = annotations.tokenizer_digest;
-    job.redacted_count = count(annotations.redacted_count);
-    let dropped = annotations.dropped_counts.into_iter();
-    job.dropped_counts = dropped.map(|(reason, dropped)| (reason, count(dropped))).collect();
-    let splits = annotations.splits.into_iter().map(|(split, size)| {
+    job.redacted_count = count(redacted_count);
+    job.dropped_counts = dropped_counts.into_iter().map(|(reason, dropped)| (reason, count(dropped))).collect();
+    let splits = splits.into_iter().map(|(split, size)| {
         let counts = SplitCounts {
             document_count: count(size.document_count),
             text_bytes: count(size.text_bytes),

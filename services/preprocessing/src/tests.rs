@@ -1,6 +1,7 @@
 //! The service over its generated client, with a registry that only writes down what it is told.
 
 mod bench;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -76,8 +76,10 @@ fn check_recipe(recipe: &Recipe, fields: &mut Fields) {
             }
         }
     }
-    match recipe.tokenizer.as_ref().and_then(|spec| spec.tokenizer.as_ref()) {
-        None => fields.add("recipe.tokenizer", "it is required: byte_level_bpe, characters or digest"),
+    // Whether there must be one depends on what the inputs hold.
+    let Some(spec) = &recipe.tokenizer else { return };
+    match spec.tokenizer.as_ref() {
+        None => fields.add("recipe.tokenizer", "say which: byte_level_bpe, characters or digest"),
         Some(Tokenizer::Digest(digest)) => fields.digest("recipe.tokenizer.digest", digest),
         Some(Tokenizer::ByteLevelBpe(bpe)) if !VOCABULARY.contains(&bpe.vocabulary_size) => {
             let text = format!("{} should be {} to {}", bpe.vocabulary_size, VOCABULARY.start(), VOCABULARY.end());

@@ -1,5 +1,7 @@
 //! Every service in one process: embedded adapters, loopback, the same code and API as in a cluster.
 
+pub mod model;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tidemill_chassis::{shutdown, telemetry};
 use tidemill_platform::process::{self, EXIT_USAGE, Failure};
-use tidemill_standalone::{Daemon, WORKERS};
+use tidemill_standalone::{Daemon, WORKERS, model};
 
 /// Tidemill in one process: gRPC on 127.0.0.1:7460, OpenAI-style HTTP on 127.0.0.1:7461, data in ~/.local/share/tidemill.
 ///
@@ -24,6 +24,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Model(model::Arguments),
     /// Run as a worker; the daemon starts these itself.
     #[command(hide = true)]
     Worker {
@@ -34,14 +35,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Worker { service }) = arguments.command {
-        return match WORKERS.iter().find(|(name, _)| *name == service) {
-            Some((_, worker)) => process::exit_code(worker()),
-            None => {
-                eprintln!("there is no worker {service:?}");
-                ExitCode::from(EXIT_USAGE)
-            }
-        };
+    match &arguments.command {
+        Some(Command::Model(arguments)) => return model::execute(arguments),
+        Some(Command::Worker { service }) => return work(service),
+        None => {}
     }
     process::run(async move {
         let settings = tidemill_standalone::settings()?;
@@ -53,4 +50,14 @@ fn main() -> ExitCode {
         let stop = shutdown::on_signal()?;
         Daemon::open(&settings).await?.serve(stop).await
     })
+}
+
+fn work(service: &str) -> ExitCode {
+    match WORKERS.iter().find(|(name, _)| *name == service) {
+        Some((_, worker)) => process::exit_code(worker()),
+        None => {
+            eprintln!("there is no worker {service:?}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
 }

@@ -48,8 +48,8 @@ fn fixed() -> [(&'static str, Value); 14] {
         ("modules_to_save", none.clone()),
         ("rank_pattern", empty),
         ("target_parameters", none.clone()),
-        ("trainable_token_indices", none),
-        ("use_bdlora", no.clone()),
+        ("trainable_token_indices", none.clone()),
+        ("use_bdlora", none),
         ("use_qalora", no),
     ]
 }
@@ -106,8 +106,13 @@ fn parse(text: &str) -> std::result::Result<LoraConfig, Vec<String>> {
 
 /// `adapter_config.json` as PEFT reads it. `base` is where the base model is from, `transposed` whether its weights are [in, out].
 pub(crate) fn write(config: &LoraConfig, base: &str, modules: &[String], transposed: bool) -> String {
-    let mut map: Map<String, Value> = fixed().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    // Older versions of PEFT do not know the newest fields: those that have their usual value are left out.
+    let mut map = Map::new();
     let mut set = |name: &str, value: Value| map.insert(name.to_owned(), value);
+    set("alpha_pattern", json!({}));
+    set("bias", json!("none"));
+    set("modules_to_save", Value::Null);
+    set("rank_pattern", json!({}));
     set("peft_type", json!("LORA"));
     set("task_type", json!("CAUSAL_LM"));
     set("base_model_name_or_path", json!(base));

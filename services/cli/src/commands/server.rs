@@ -54,15 +54,19 @@ impl DataDir {
         if let Some(program) = &self.program {
             return Ok(program.clone());
         }
-        let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("tidemilld")));
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let on_path = std::env::split_paths(&path).map(|folder| folder.join("tidemilld"));
-        let mut candidates = beside.into_iter().chain(on_path);
-        candidates.find(|file| file.is_file()).ok_or_else(|| {
+        daemon().ok_or_else(|| {
             let text = "tidemilld is neither beside this program nor on PATH; build it with `make build`, or name it with --program";
             Failure::Failed(text.to_owned())
         })
     }
+}
+
+/// `tidemilld` beside this program, or on PATH.
+pub(super) fn daemon() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("tidemilld")));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("tidemilld"));
+    beside.into_iter().chain(on_path).find(|file| file.is_file())
 }
 
 /// Where a detached server's output goes.

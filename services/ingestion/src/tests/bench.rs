@@ -62,11 +62,15 @@ impl Bench {
         }
     }
 
-    /// Reads a source to the end of the job.
-    pub(super) async fn ingest(&mut self, spec: SourceSpec) -> DatasetVersion {
+    pub(super) async fn create(&mut self, spec: SourceSpec) -> Result<DataSource, tonic::Status> {
         let data_source = Some(DataSource { spec: Some(spec), ..DataSource::default() });
         let request = CreateDataSourceRequest { data_source, ..Default::default() };
-        let source = self.client.create_data_source(request).await.unwrap().into_inner();
+        Ok(self.client.create_data_source(request).await?.into_inner())
+    }
+
+    /// Reads a source to the end of the job.
+    pub(super) async fn ingest(&mut self, spec: SourceSpec) -> DatasetVersion {
+        let source = self.create(spec).await.unwrap();
         self.version(Origin::DataSource(source.name)).await
     }
 

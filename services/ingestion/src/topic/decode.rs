@@ -15,7 +15,7 @@ use tidemill_proto::r#type::v1::kafka_options::Envelope;
 use tidemill_proto::r#type::v1::{KafkaOptions, RecordFormat, SourceSpec};
 
 use super::origin::Origin;
-use crate::records::{Outcome, keep, refuse, text_of};
+use crate::records::{Outcome, keep, refuse, row_record, text_of};
 use crate::runner::max_record_bytes;
 
 /// A wrong field below `spec`, and what is wrong with it.
@@ -32,6 +32,7 @@ pub(crate) struct Decoder {
 enum Format {
     Text,
     Json,
+    Rows,
     Avro(avro::Schemas),
     Protobuf(protobuf::Schema),
 }
@@ -62,18 +63,18 @@ impl Decoder {
             wrong.push((".kafka.text_field".to_owned(), text));
         }
         let format = match spec.format() {
-            RecordFormat::Text => {
+            format @ (RecordFormat::Text | RecordFormat::Rows) => {
                 if !options.text_field.is_empty() {
-                    let text = "RECORD_FORMAT_TEXT has no fields: leave it empty".to_owned();
+                    let text = format!("{} has no field of text: leave it empty", format.as_str_name());
                     wrong.push((".kafka.text_field".to_owned(), text));
                 }
-                Some(Format::Text)
+                Some(if format == RecordFormat::Text { Format::Text } else { Format::Rows })
             }
             RecordFormat::Json => Some(Format::Json),
             RecordFormat::Avro => avro::Schemas::new(options, &text_path, &mut wrong).map(Format::Avro),
             RecordFormat::Protobuf => protobuf::Schema::new(options, &text_path, &mut wrong).map(Format::Protobuf),
             RecordFormat::Jsonl | RecordFormat::Unspecified => {
-                let text = "it should be RECORD_FORMAT_TEXT, _JSON, _AVRO or _PROTOBUF for a topic".to_owned();
+                let text = "it should be RECORD_FORMAT_TEXT, _JSON, _ROWS, _AVRO or _PROTOBUF for a topic".to_owned();
                 wrong.push((".format".to_owned(), text));
                 None
             }
@@ -132,11 +133,11 @@ impl Session<'_> {
                 return keep(&origin, text_of(&origin, &bytes)?.to_owned(), metadata);
             }
             (Content::Parsed(Value::String(text)), Format::Text) => return keep(&origin, text, metadata),
-            (Content::Bytes(bytes), Format::Json) => {
+            (Content::Bytes(bytes), Format::Json | Format::Rows) => {
                 let text = text_of(&origin, &bytes)?;
                 serde_json::from_str(text).map_err(|error| Cause("MALFORMED_JSON", error.to_string()))
             }
-            (Content::Parsed(value), Format::Json) => Ok(value),
+            (Content::Parsed(value), Format::Json | Format::Rows) => Ok(value),
             (Content::Bytes(bytes), Format::Avro(_)) => {
                 self.avro.as_ref().expect("a session of Avro has readers").read(&bytes)
             }
@@ -146,6 +147,10 @@ impl Session<'_> {
                 Err(Cause("MALFORMED_CLOUDEVENT", detail))
             }
         };
+        if matches!(self.decoder.format, Format::Rows) {
+            let row = parsed.map_err(refused)?;
+            return row_record(&origin, &row, metadata).map_err(|detail| refused(Cause("MALFORMED_ROW", detail)));
+        }
         let text = parsed.and_then(|value| fields::take(value, &self.decoder.text_path, &mut metadata));
         keep(&origin, text.map_err(refused)?, metadata)
     }

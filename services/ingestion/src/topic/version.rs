@@ -12,7 +12,7 @@ use tidemill_dataset::{RawAnnotations, read_shard};
 use tidemill_eventlog::reader::Topic;
 use tidemill_proto::ingestion::v1::dataset_version::{Origin, TopicRange};
 use tidemill_proto::ingestion::v1::{DataSource, Dataset, DatasetVersion, TopicSegment};
-use tidemill_proto::r#type::v1::State;
+use tidemill_proto::r#type::v1::{RecordFormat, SourceSpec, State};
 use tidemill_proto::{Job, names};
 use tidemill_resources::{Batch, Collection as Resources, Write};
 
@@ -60,8 +60,7 @@ impl Versions {
         let (topic, _) = open(source)?;
         let ranges = self.fix(version, &*topic, watch).await?;
         self.wait(&source.name, &ranges, watch).await?;
-        let uri = source.spec.as_ref().map_or("", |spec| &spec.uri);
-        let annotations = self.assemble(&source.name, address(uri), &ranges, folder, watch).await?;
+        let annotations = self.assemble(source, &ranges, folder, watch).await?;
         Ok((ranges, annotations))
     }
 
@@ -159,8 +158,7 @@ impl Versions {
     /// Puts the records of collected offsets together.
     pub(super) async fn assemble(
         &self,
-        source: &str,
-        uri: String,
+        source: &DataSource,
         ranges: &[TopicRange],
         folder: &Path,
         watch: &Watch,
@@ -168,12 +166,15 @@ impl Versions {
         let total: i64 = ranges.iter().map(|range| range.end_offset - range.begin_offset).sum();
         watch.phase("putting together", "records", total.unsigned_abs());
         let folder: PathBuf = folder.to_owned();
-        let mut collection = blocking(move || Collection::create(&folder)).await?;
+        let spec = source.spec.as_ref();
+        let uri = address(spec.map_or("", |spec| &spec.uri));
+        let format = spec.map_or(RecordFormat::Unspecified, SourceSpec::format);
+        let mut collection = blocking(move || Collection::of_source(&folder, format)).await?;
         let mut ranges = ranges.to_vec();
         ranges.sort_by_key(|range| range.partition);
         for range in ranges {
             let (begin, end) = (range.begin_offset, range.end_offset);
-            let segments = self.store.segments(source, range.partition, begin, end).await?;
+            let segments = self.store.segments(&source.name, range.partition, begin, end).await?;
             check_whole(&segments, &range)?;
             // Futures are made before they are a stream: a stream's `map` would hide from callers that they are Send.
             let shards: Vec<_> = segments.iter().map(|segment| self.shards(segment)).collect();

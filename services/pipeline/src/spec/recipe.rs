@@ -41,7 +41,10 @@ pub(super) fn check(recipe: &Recipe, rows: bool, wrong: &mut Wrong) {
     match recipe.tokenizer.as_ref() {
         None => wrong.unless(rows, "recipe.tokenizer", || "it is required".to_owned()),
         Some(_) if rows => {
-            wrong.add("recipe.tokenizer", "rows keep their text, and the model that learns them brings its own: leave it out");
+            wrong.add(
+                "recipe.tokenizer",
+                "rows keep their text, and the model that learns them brings its own: leave it out",
+            );
         }
         Some(tokenizer) => check_tokenizer(tokenizer, wrong),
     }

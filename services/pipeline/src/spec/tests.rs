@@ -1,6 +1,6 @@
 use tidemill_proto::pipeline::v1::PipelineSpec;
 use tidemill_proto::r#type::v1::threshold::Bound;
-use tidemill_proto::r#type::v1::{Recipe, Threshold, recipe, tokenizer_spec};
+use tidemill_proto::r#type::v1::{Recipe, RecordFormat, Threshold, recipe, tokenizer_spec};
 
 use crate::tests::sample;
 
@@ -42,6 +42,24 @@ fn mistakes_all_over_are_reported_at_once() {
         "spec.feedback.threshold",
     ];
     assert_eq!(found, expected);
+}
+
+/// A document whose records are rows.
+fn of_rows(spec: &mut PipelineSpec) {
+    spec.source.as_mut().unwrap().format = RecordFormat::Rows.into();
+    recipe(spec).tokenizer = None;
+    spec.evaluation.as_mut().unwrap().baselines.clear();
+    spec.feedback = None;
+}
+
+#[test]
+fn rows_have_no_tokenizer_no_compressors_and_no_feedback() {
+    assert_eq!(fields(of_rows), [""; 0]);
+    let found = fields(|spec| spec.source.as_mut().unwrap().format = RecordFormat::Rows.into());
+    assert_eq!(found, ["spec.recipe.tokenizer", "spec.evaluation.baselines", "spec.feedback"]);
+    let url = "https://files.pythonhosted.org/a.tar.gz";
+    let found = fields(|spec| spec.source.as_mut().unwrap().uri = url.to_owned());
+    assert_eq!(found, ["spec.source.sha256"]);
 }
 
 type Change = fn(&mut PipelineSpec);

@@ -5,7 +5,6 @@ use tidemill_proto::ingestion::v1::dataset_version::{FeedbackSelection, Origin};
 use tidemill_proto::ingestion::v1::*;
 use tidemill_proto::preprocessing::v1::preprocessing_job::Input;
 use tidemill_proto::preprocessing::v1::{CreatePreprocessingJobRequest, PreprocessingJob};
-use tidemill_proto::r#type::v1::TokenizerSpec;
 use tidemill_proto::r#type::v1::tokenizer_spec::Tokenizer;
 
 use super::{Turn, Version, ensured, keys};
@@ -84,9 +83,9 @@ impl Turn {
                 inputs.push(Input { digest: digest.to_owned(), repeat });
             }
             let mut recipe = self.spec.recipe.clone().unwrap_or_default();
-            if let Some(base) = base {
-                recipe.tokenizer =
-                    Some(TokenizerSpec { tokenizer: Some(Tokenizer::Digest(base.tokenizer_digest.clone())) });
+            // Rows keep their text, so there is none to keep.
+            if let (Some(base), Some(tokenizer)) = (base, &mut recipe.tokenizer) {
+                tokenizer.tokenizer = Some(Tokenizer::Digest(base.tokenizer_digest.clone()));
             }
             let job =
                 PreprocessingJob { labels: self.labels(), inputs, recipe: Some(recipe), ..PreprocessingJob::default() };

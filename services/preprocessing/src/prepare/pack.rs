@@ -1,8 +1,8 @@
-//! The files of a prepared dataset: texts and packed tokens by split, fates, tokenizer, index.
+//! The files of a prepared dataset: texts by split, fates, index; of text also packed tokens and the tokenizer.
 
 use std::{collections::BTreeMap, path::Path};
 
-use tidemill_dataset::{Fate, RecordIndex, ShardWriter, Split, SplitSize, TokenWidth, TokenWriter};
+use tidemill_dataset::{Example, Fate, RecordIndex, ShardWriter, Split, SplitSize, TokenWidth, TokenWriter};
 use tidemill_text::Tokenizer;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -13,36 +13,41 @@ use crate::{error::Error, watch::Watch};
 pub(crate) fn write(
     documents: &[Document],
     side: impl Fn(&Document) -> Split,
-    tokenizer: &Tokenizer,
+    tokenizer: Option<&Tokenizer>,
     folder: &Path,
     watch: &Watch,
 ) -> Result<BTreeMap<Split, SplitSize>, Error> {
     watch.phase("packing", "records", documents.len())?;
-    let width = TokenWidth::of(tokenizer.vocabulary_size());
     let mut by_id: Vec<&Document> = documents.iter().collect();
     by_id.sort_by_key(|document| document.id);
     let mut sizes = BTreeMap::new();
     for split in Split::ALL {
         let kept: Vec<&Document> =
             by_id.iter().filter(|document| document.dropped.is_none() && side(document) == split).copied().collect();
-        sizes.insert(split, write_split(&kept, split, width, folder, watch)?);
+        let folder = folder.join(split.as_str());
+        let size = match tokenizer {
+            Some(tokenizer) => write_text(&kept, split, TokenWidth::of(tokenizer.vocabulary_size()), &folder, watch)?,
+            None => write_rows(&kept, split, &folder, watch)?,
+        };
+        sizes.insert(split, size);
     }
     write_fates(&by_id, side, folder)?;
-    write_file(&folder.join("tokenizer"), "tokenizer.json", tokenizer.json())?;
+    if let Some(tokenizer) = tokenizer {
+        write_file(&folder.join("tokenizer"), "tokenizer.json", tokenizer.json())?;
+    }
     let index = RecordIndex::of(by_id.iter().filter(|document| document.dropped.is_none()).map(|document| document.id));
     write_file(folder, "records.index", index.bytes())?;
     Ok(sizes)
 }
 
-fn write_split(
+fn write_text(
     documents: &[&Document],
     split: Split,
     width: TokenWidth,
     folder: &Path,
     watch: &Watch,
 ) -> Result<SplitSize, Error> {
-    let folder = folder.join(split.as_str());
-    let mut texts = ShardWriter::named(&folder, "text")?;
+    let mut texts = ShardWriter::named(folder, "text")?;
     let mut size = SplitSize { document_count: documents.len() as u64, ..SplitSize::default() };
     for document in documents {
         watch.advance(1)?;
@@ -50,13 +55,27 @@ fn write_split(
         texts.push(tidemill_dataset::Document { id: document.id, text: document.text.clone() })?;
     }
     texts.finish()?;
-    let mut tokens = TokenWriter::create(&folder, width)?;
+    let mut tokens = TokenWriter::create(folder, width)?;
     for document in stream(documents, split) {
         watch.advance(0)?;
         tokens.push(&document.ids)?;
     }
     size.token_count = tokens.tokens();
     tokens.finish()?;
+    Ok(size)
+}
+
+/// Rows have no stream of tokens to repeat in: they themselves come as often, and in the order, that their tokens would.
+fn write_rows(documents: &[&Document], split: Split, folder: &Path, watch: &Watch) -> Result<SplitSize, Error> {
+    let mut size = SplitSize { document_count: documents.len() as u64, ..SplitSize::default() };
+    let json = |document: &Document| document.row.as_ref().map_or_else(String::new, Example::to_json);
+    size.text_bytes = documents.iter().map(|document| json(document).len() as u64).sum();
+    let mut rows = ShardWriter::named(folder, "text")?;
+    for document in stream(documents, split) {
+        watch.advance(1)?;
+        rows.push(tidemill_dataset::Document { id: document.id, text: json(document) })?;
+    }
+    rows.finish()?;
     Ok(size)
 }
 

@@ -11,7 +11,7 @@ use crate::{error::Error, watch::Watch};
 pub(crate) fn apply(step: &Step, documents: &mut [Document], watch: &Watch) -> Result<(), Error> {
     match step {
         Step::Normalize(step) => each("normalising", documents, watch, |document| {
-            document.text = normalized(&document.text, step.form());
+            document.change(|text| normalized(text, step.form()));
             if document.text.trim().is_empty() {
                 document.drop_for("EMPTY", "nothing but white space was left after normalisation");
             }
@@ -34,9 +34,13 @@ pub(crate) fn apply(step: &Step, documents: &mut [Document], watch: &Watch) -> R
                 _ => step.kinds().filter_map(kind).collect(),
             };
             each("redacting", documents, watch, |document| {
-                let (text, findings) = tidemill_safety::redact(&document.text, &kinds);
-                document.redacted += findings.len() as u64;
-                document.text = text;
+                let mut redacted = 0;
+                document.change(|text| {
+                    let (text, findings) = tidemill_safety::redact(text, &kinds);
+                    redacted += findings.len() as u64;
+                    text
+                });
+                document.redacted += redacted;
             })
         }
     }

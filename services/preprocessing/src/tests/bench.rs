@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use prost::Message;
 use tidemill_chassis::transport::Channel;
 use tidemill_chassis::{Service, Settings, server};
-use tidemill_dataset::{RawAnnotations, Record, RecordIndex, ShardWriter};
+use tidemill_dataset::{Example, RawAnnotations, Record, RecordIndex, RowType, ShardWriter};
 use tidemill_platform::Platform;
 use tidemill_proto::preprocessing::v1::preprocessing_job::Input;
 use tidemill_proto::preprocessing::v1::preprocessing_service_client::PreprocessingServiceClient;
@@ -48,6 +48,17 @@ impl Bench {
 
     /// A raw dataset version, as ingestion stores it.
     pub(super) async fn raw(&self, records: &[Record], feedback: bool) -> String {
+        self.stored(records, feedback, None).await
+    }
+
+    /// A raw dataset version of rows, given as JSON.
+    pub(super) async fn rows(&self, rows: &[serde_json::Value]) -> String {
+        let rows: Vec<Example> = rows.iter().map(|row| Example::from_json(row).unwrap()).collect();
+        let records: Vec<Record> = rows.iter().map(|row| Record::new("x", row.to_json(), BTreeMap::new())).collect();
+        self.stored(&records, false, Some(rows[0].row_type())).await
+    }
+
+    async fn stored(&self, records: &[Record], feedback: bool, row_type: Option<RowType>) -> String {
         let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
         let mut shards = ShardWriter::create(folder.path().join("data")).unwrap();
         records.iter().for_each(|record| shards.push(record.clone()).unwrap());
@@ -55,7 +66,8 @@ impl Bench {
         let index = RecordIndex::of(records.iter().map(|record| record.id));
         std::fs::write(folder.path().join("records.index"), index.bytes()).unwrap();
         let source_uri = if feedback { "feedback" } else { "file:///texts" }.to_owned();
-        let annotations = RawAnnotations { record_count: records.len() as u64, source_uri, ..Default::default() };
+        let annotations =
+            RawAnnotations { record_count: records.len() as u64, source_uri, row_type, ..Default::default() };
         let stored =
             self.platform.artifacts.put_directory(folder.path(), "dataset", vec![], annotations.to_map()).await;
         stored.unwrap().to_string()

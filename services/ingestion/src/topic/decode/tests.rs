@@ -79,6 +79,23 @@ fn json_gives_its_text_and_its_scalars() {
     }
 }
 
+#[test]
+fn a_message_can_be_a_row() {
+    let rows = spec(RecordFormat::Rows, KafkaOptions::default());
+    let record = kept(&rows, br#"{"completion": "c", "prompt": "p", "lang": "en"}"#);
+    assert_eq!(record.text, r#"{"prompt":"p","completion":"c"}"#);
+    assert_eq!((record.metadata["row_type"].as_str(), record.metadata["lang"].as_str()), ("prompt-completion", "en"));
+    for (value, reason) in [(&b"{"[..], "MALFORMED_JSON"), (b"7", "MALFORMED_ROW"), (br#"{"prompt": ""}"#, "MALFORMED_ROW")] {
+        assert_eq!(refused(&rows, value).reason, reason);
+    }
+    let events = spec(RecordFormat::Rows, KafkaOptions { envelope: Envelope::Cloudevents.into(), ..Default::default() });
+    let event = br#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "row", "data": {"prompt": "p", "completion": "c"}}"#;
+    let structured = [("content-type", "application/cloudevents+json")];
+    assert_eq!(decode(&events, &message(event, &structured)).unwrap().metadata["ce_type"], "row");
+    let field = KafkaOptions { text_field: "a".into(), ..KafkaOptions::default() };
+    assert_eq!(wrong(&spec(RecordFormat::Rows, field)), [".kafka.text_field"]);
+}
+
 fn datum(text: &str) -> Vec<u8> {
     let schema = Schema::parse_str(AVRO).unwrap();
     let mut record = AvroRecord::new(&schema).unwrap();

@@ -11,7 +11,7 @@ use tidemill_artifacts::Artifacts;
 use tidemill_dataset::{RawAnnotations, Record, read_file};
 use tidemill_eventlog::reader::{DeadLetter, Extent, Message, News, Reader, Topic};
 use tidemill_proto::ingestion::v1::dataset_version::TopicRange;
-use tidemill_proto::ingestion::v1::{TopicCursor, TopicSegment};
+use tidemill_proto::ingestion::v1::{DataSource, TopicCursor, TopicSegment};
 use tidemill_proto::r#type::v1::{RecordFormat, SourceSpec};
 use tidemill_resources::{Batch, Collection, Write};
 use tokio::task::AbortHandle;
@@ -130,7 +130,9 @@ impl World {
         let watch = Watch::new(CancellationToken::new(), |_| {});
         let versions = Versions::new(self.resources.clone(), self.artifacts.clone(), 1000);
         let _ = std::fs::remove_dir_all(self.version());
-        versions.assemble(SOURCE, "kafka://b/docs".to_owned(), &ranges, &self.version(), &watch).await
+        let spec = SourceSpec { uri: "kafka://b/docs".to_owned(), ..SourceSpec::default() };
+        let source = DataSource { name: SOURCE.to_owned(), spec: Some(spec), ..DataSource::default() };
+        versions.assemble(&source, &ranges, &self.version(), &watch).await
     }
 
     /// The annotations, and a digest of all files.

@@ -1,0 +1,83 @@
+//! Trains on rows of ids and prints each step's figures as one line of JSON: what `make parity` compares with TRL and PEFT.
+//!
+//!     learn_rows CASE.json
+//!
+//! The case names a `base` model, `rows` (`{"inputs", "targets"}`, `{"chosen": {..}, "rejected": {..}}`, or with `"label"`), a
+//! `spec` (a TrainingSpec in protobuf's JSON), optionally an `adapter` whose weights are the start, and an `output` folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use prost::Message as _;
+use prost_reflect::DynamicMessage;
+use serde::Deserialize;
+use tidemill_models::{ADAPTER_WEIGHTS_FILE, read_config, restore_weights};
+use tidemill_proto::r#type::v1::TrainingSpec;
+use tidemill_training::learning::{Data, Row, Rows, Sequence, Spec, Start, Train, Trainer, Validation};
+
+#[derive(Deserialize)]
+struct Case {
+    base: PathBuf,
+    adapter: Option<PathBuf>,
+    rows: Vec<Example>,
+    spec: serde_json::Value,
+    output: PathBuf,
+    #[serde(default)]
+    merge: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Example {
+    Pair { chosen: Ids, rejected: Ids },
+    Judged { inputs: Box<[u32]>, targets: Box<[i32]>, label: bool },
+    Answer(Ids),
+}
+
+#[derive(Deserialize)]
+struct Ids {
+    inputs: Box<[u32]>,
+    targets: Box<[i32]>,
+}
+
+fn main() -> Result<()> {
+    let path = std::env::args().nth(1).context("usage: learn_rows CASE.json")?;
+    let case: Case = serde_json::from_slice(&std::fs::read(&path)?)?;
+    let descriptor = tidemill_proto::pool()
+        .get_message_by_name("tidemill.type.v1.TrainingSpec")
+        .context("the pool describes TrainingSpec")?;
+    let spec = DynamicMessage::deserialize(descriptor, case.spec)?;
+    let spec = TrainingSpec::decode(&spec.encode_to_vec()[..])?;
+    let spec = Spec::new(&spec, read_config(&case.base)?)?;
+    let rows = case.rows.into_iter().map(row).collect();
+    let rows = Rows::new(rows, spec.order, spec.seed, spec.sequence_length)?;
+    let data = Data { train: Train::Rows(rows), validation: Validation::None };
+    tidemill_torch::process::set_threads(1);
+    let mut trainer = Trainer::new(spec, String::new(), data, Start::From(&case.base), tch::Device::Cpu)?;
+    if let Some(adapter) = &case.adapter {
+        tch::no_grad(|| restore_weights(trainer.model(), &adapter.join(ADAPTER_WEIGHTS_FILE)))?;
+    }
+    while !trainer.is_finished() {
+        let step = trainer.step()?;
+        let figures = serde_json::json!({"loss": step.loss, "gradient_norm": step.gradient_norm, "figures": step.figures});
+        println!("{figures}");
+    }
+    export(trainer, &case.base, &case.output, case.merge)
+}
+
+fn export(trainer: Trainer, base: &Path, output: &Path, merge: bool) -> Result<()> {
+    std::fs::create_dir_all(output)?;
+    Ok(trainer.export(output, &base.display().to_string(), merge)?)
+}
+
+fn row(example: Example) -> Row {
+    let sequence = |ids: Ids| Sequence { inputs: ids.inputs, targets: ids.targets };
+    match example {
+        Example::Answer(ids) => Row::Answer(sequence(ids)),
+        Example::Pair { chosen, rejected } => Row::Pair([sequence(chosen), sequence(rejected)]),
+        Example::Judged { inputs, targets, label } => {
+            let prompt = 1 + targets.iter().take_while(|target| **target < 0).count();
+            Row::Judged { sequence: Sequence { inputs, targets }, prompt, good: label }
+        }
+    }
+}
