@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test contract e2e-distributed chart-test cluster-test telemetry-test images lint fmt bench bench-learn \
+.PHONY: help setup build demo demo-chat test contract e2e-distributed chart-test cluster-test telemetry-test images lint fmt parity bench bench-learn \
   bench-ingest up down deps-up deps-down up-distributed down-distributed clean
 
 CACHE := $(or $(TIDEMILL_CACHE),$(HOME)/.cache/tidemill)
@@ -20,6 +20,9 @@ build: setup ## Build everything; always the whole workspace, so that dependenci
 
 demo: setup ## Run the whole loop on real text, and print a report (target/demo/report.json)
 	@.ci/demo
+
+demo-chat: setup ## Fine-tune a real chat model on real rows: LoRA, then DPO (target/demo-chat/report.json)
+	@.ci/demo-chat
 
 test: setup ## Run every test: unit, contract on real servers, user stories, kill -9, clients in Python
 	@CARGO_TEST_FLAGS="$(CARGO_TEST_FLAGS)" .ci/test
@@ -51,6 +54,9 @@ lint: setup ## Check formatting, clippy, protos
 fmt: setup ## Format sources and protos
 	cargo fmt --all
 	$(BUF) format proto -w
+
+parity: build ## Compare models with transformers: random tiny ones of every family, and real weights
+	@tests/parity/run
 
 bench: bench-learn bench-ingest ## Run every bench (results in target/bench/*.json)
 

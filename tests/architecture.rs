@@ -21,7 +21,7 @@ const PURE: &[&str] = &["torch", "models", "text", "dataset", "safety"];
 
 /// Who may depend directly on what.
 const LINKS: &[(&str, &[&str])] = &[
-    ("tch", &["torch", "models", "training", "evaluation", "inference"]),
+    ("tch", &["torch", "models", "training", "evaluation", "inference", "standalone"]),
     ("rusqlite", &["resources", "eventlog"]),
     ("rdkafka", &["eventlog"]),
     ("redis", &["cache"]),

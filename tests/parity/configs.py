@@ -60,7 +60,7 @@ def mistral():
         return t.MistralConfig(**llama_like(*sizes, **more))
 
     yield "window of 4", config(4, 2, 6, sliding_window=4), {}
-    yield "window of 1", config(3, 3, 10, sliding_window=1), {}
+    yield "window of 2", config(3, 3, 10, sliding_window=2), {}
     yield "window as long as the text", config(4, 1, 12, sliding_window=13), {"v4": True}
     yield "window of 7, tied", config(8, 4, 20, sliding_window=7, tie_word_embeddings=True), {"length": 21}
     yield "no window", config(8, 8, 6, sliding_window=None), {"shards": True}

@@ -84,7 +84,9 @@ def prompts(config, seed):
 
 
 def generate(model, prompt, beams):
-    more = {"num_beams": beams, "max_new_tokens": NEW_TOKENS, "do_sample": False}
+    # transformers' cache has as many layers as T5's encoder, which is too few for a deeper decoder.
+    cache = not model.config.is_encoder_decoder
+    more = {"num_beams": beams, "max_new_tokens": NEW_TOKENS, "do_sample": False, "use_cache": cache}
     ids = torch.tensor([prompt])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), **more)[0].tolist()
     return out[1:] if model.config.is_encoder_decoder else out[len(prompt) :]

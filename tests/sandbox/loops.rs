@@ -47,6 +47,7 @@ pub fn mini_pipeline(id: &str, corpus: &Path) -> PipelineSpec {
     };
     let step = |step| recipe::Step { step: Some(step) };
     PipelineSpec {
+        base: None,
         id: id.to_owned(),
         source: Some(SourceSpec {
             uri: format!("file://{}", corpus.display()),

@@ -1,10 +1,16 @@
 //! What manifests say about a dataset: typed on this side, strings by key on the other.
 
+mod rows;
+
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
-use crate::{Error, Split, TokenWidth};
+use crate::{Error, RowType, Split, TokenWidth};
+pub use rows::{Prepared, RowsAnnotations};
 
 type Map = BTreeMap<String, String>;
+
+/// Only where records are rows.
+const ROW_TYPE: &str = "row_type";
 
 /// Annotations of a raw dataset version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,13 +33,15 @@ pub struct RawAnnotations {
     pub source_sha256: String,
     /// Root of the [`crate::MerkleTree`] over the ids of its records in their order; empty in versions from before there was one.
     pub merkle_root: String,
+    /// The type of its records, where they are rows; none where they are text.
+    pub row_type: Option<RowType>,
 }
 
 impl RawAnnotations {
     /// As a manifest holds them.
     #[must_use]
     pub fn to_map(&self) -> Map {
-        [
+        let mut map: Map = [
             ("record_count", self.record_count.to_string()),
             ("text_bytes", self.text_bytes.to_string()),
             ("quarantined_count", self.quarantined_count.to_string()),
@@ -45,7 +53,9 @@ impl RawAnnotations {
             ("merkle_root", self.merkle_root.clone()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
-        .into()
+        .into();
+        map.extend(self.row_type.map(|row_type| (ROW_TYPE.to_owned(), row_type.to_string())));
+        map
     }
 
     /// From a manifest.
@@ -60,6 +70,7 @@ impl RawAnnotations {
             source_uri: parse(map, "source_uri")?,
             source_sha256: parse(map, "source_sha256")?,
             merkle_root: map.get("merkle_root").cloned().unwrap_or_default(),
+            row_type: if map.contains_key(ROW_TYPE) { Some(parse(map, ROW_TYPE)?) } else { None },
         })
     }
 }
@@ -75,7 +86,7 @@ pub struct SplitSize {
     pub token_count: u64,
 }
 
-/// Annotations of a prepared dataset.
+/// Annotations of a prepared dataset of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedAnnotations {
     /// Width of stored tokens.
@@ -116,14 +127,17 @@ impl PreparedAnnotations {
             map.insert(format!("{split}.text_bytes"), size.text_bytes.to_string());
             map.insert(format!("{split}.token_count"), size.token_count.to_string());
         }
-        for (reason, count) in &self.dropped_counts {
-            map.insert(format!("dropped.{reason}"), count.to_string());
-        }
+        insert_dropped(&mut map, &self.dropped_counts);
         map
     }
 
-    /// From a manifest.
+    /// From a manifest; a dataset of rows is told apart.
     pub fn from_map(map: &Map) -> Result<Self, Error> {
+        if let Some(row_type) = map.get(ROW_TYPE) {
+            return Err(Error::Invalid(format!(
+                "the dataset holds rows ({row_type}), not packed tokens: use a method that learns rows, or prepare text"
+            )));
+        }
         let mut splits = BTreeMap::new();
         for split in Split::ALL {
             let size = SplitSize {
@@ -133,8 +147,6 @@ impl PreparedAnnotations {
             };
             splits.insert(split, size);
         }
-        let reasons = map.keys().filter_map(|key| Some((key, key.strip_prefix("dropped.")?)));
-        let dropped = reasons.map(|(key, reason)| Ok((reason.to_owned(), parse(map, key)?)));
         Ok(Self {
             token_width: parse(map, "token_width")?,
             vocabulary_size: parse(map, "vocabulary_size")?,
@@ -142,10 +154,21 @@ impl PreparedAnnotations {
             tokenizer_digest: parse(map, "tokenizer_digest")?,
             recipe: parse(map, "recipe")?,
             splits,
-            dropped_counts: dropped.collect::<Result<_, Error>>()?,
+            dropped_counts: dropped(map)?,
             redacted_count: parse(map, "redacted_count")?,
         })
     }
+}
+
+fn insert_dropped(map: &mut Map, counts: &BTreeMap<String, u64>) {
+    for (reason, count) in counts {
+        map.insert(format!("dropped.{reason}"), count.to_string());
+    }
+}
+
+fn dropped(map: &Map) -> Result<BTreeMap<String, u64>, Error> {
+    let reasons = map.keys().filter_map(|key| Some((key, key.strip_prefix("dropped.")?)));
+    reasons.map(|(key, reason)| Ok((reason.to_owned(), parse(map, key)?))).collect()
 }
 
 fn parse<T: FromStr<Err: Display>>(map: &Map, key: &str) -> Result<T, Error> {
@@ -174,8 +197,12 @@ mod tests {
     #[test]
     fn annotations_survive_the_manifest() {
         assert_eq!(PreparedAnnotations::from_map(&prepared().to_map()).unwrap(), prepared());
-        let raw = RawAnnotations { record_count: 233, license: "PDDL-1.0".into(), ..Default::default() };
-        assert_eq!(RawAnnotations::from_map(&raw.to_map()).unwrap(), raw);
+        for row_type in [None, Some(RowType::Judged)] {
+            let raw = RawAnnotations { record_count: 233, license: "PDDL-1.0".into(), row_type, ..Default::default() };
+            assert_eq!(RawAnnotations::from_map(&raw.to_map()).unwrap(), raw);
+            // Digests of datasets of text are those from before there were rows.
+            assert_eq!(raw.to_map().contains_key(ROW_TYPE), row_type.is_some());
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod annotations;
 mod error;
+mod example;
 mod index;
 mod merkle;
 mod record;
@@ -12,8 +13,9 @@ mod split;
 mod table;
 mod tokens;
 
-pub use annotations::{PreparedAnnotations, RawAnnotations, SplitSize};
+pub use annotations::{Prepared, PreparedAnnotations, RawAnnotations, RowsAnnotations, SplitSize};
 pub use error::Error;
+pub use example::{Example, Role, RowType, Turn, Turns, is_row_column};
 pub use index::RecordIndex;
 pub use merkle::MerkleTree;
 pub use record::{Document, Fate, Quarantined, Record, RecordId};

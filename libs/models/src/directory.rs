@@ -141,6 +141,8 @@ pub fn restore_weights(model: &Model, path: &Path) -> Result<()> {
 /// Reads a base model and the adapter (PEFT's layout) for it.
 pub fn load_adapted(base: &Path, adapter: &Path, device: Device) -> Result<Model> {
     let mut model = load(base, device)?;
+    // The base may be a model with an adapter itself.
+    model.merge_adapter()?;
     let mut config: LoraConfig = lora::read_config(adapter)?;
     let path = adapter.join(ADAPTER_WEIGHTS_FILE);
     let mut tensors = read_tensors(&path)?;

@@ -1,24 +1,32 @@
 //! Chat templates: Jinja as Hugging Face renders it, with fuel so that a hostile template cannot run for ever.
 
+mod format;
+mod marks;
 mod python;
+mod spans;
 
 use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
+pub use format::ChatFormat;
+pub use spans::Rendered;
 
 /// For base models trained on plain text: each message's content, then a blank line.
 pub const PLAIN_TEMPLATE: &str = "{% for message in messages %}{{ message['content'] + '\\n\\n' }}{% endfor %}";
 
 const NAME: &str = "template";
+/// The same, as conversations to learn from are written.
+const TRAINING: &str = "training";
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 const FUEL: u64 = 10_000_000;
 const REFUSAL: &str = "raise_exception: ";
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
     /// What was said.
     pub content: String,
@@ -37,6 +45,8 @@ impl Message {
 pub struct ChatTemplate {
     name: String,
     source: String,
+    /// Whether the template itself marks what the assistant says.
+    marked: bool,
     environment: Environment<'static>,
 }
 
@@ -53,19 +63,28 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(python::method);
         environment.add_filter("tojson", python::to_json);
+        environment.add_test("iterable", python::is_iterable);
         environment.add_function("raise_exception", |reason: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REFUSAL}{reason}")))
         });
-        environment
-            .add_template_owned(NAME, without_generation_marks(source))
-            .map_err(|error| failed(describe(&error)))?;
-        Ok(Self { name: name.into(), source: source.into(), environment })
+        let (text, marked) = marks::rewritten(source);
+        let training = marks::every_answer_as_the_last(&text);
+        for (name, text) in [(NAME, text), (TRAINING, training)] {
+            environment.add_template_owned(name, text).map_err(|error| failed(describe(&error)))?;
+        }
+        Ok(Self { name: name.into(), source: source.into(), marked, environment })
     }
 
     /// The template for base models trained on plain text.
     #[must_use]
     pub fn plain() -> Self {
         Self::parse("plain", PLAIN_TEMPLATE).expect("the built-in template parses")
+    }
+
+    /// What errors call the template.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The template's text, as stored beside a model.
@@ -82,14 +101,28 @@ impl ChatTemplate {
         bos_token: &str,
         eos_token: &str,
     ) -> Result<String, Error> {
+        self.render_as(NAME, messages, add_generation_prompt, [bos_token, eos_token], false)
+    }
+
+    fn render_as(
+        &self,
+        name: &str,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        [bos_token, eos_token]: [&str; 2],
+        marks: bool,
+    ) -> Result<String, Error> {
         let failed = |error: minijinja::Error| match error.detail().and_then(|detail| detail.strip_prefix(REFUSAL)) {
             Some(reason) => Error::Refused { name: self.name.clone(), reason: reason.into() },
             None => Error::Template { name: self.name.clone(), detail: describe(&error) },
         };
-        let template = self.environment.get_template(NAME).map_err(failed)?;
+        let template = self.environment.get_template(name).map_err(failed)?;
         let turn = |m: &Message| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
         let messages: Value = messages.iter().map(turn).collect();
-        template.render(context! { messages, add_generation_prompt, bos_token, eos_token }).map_err(failed)
+        // Templates ask whether there are tools and documents; that there are none is said in Python's way.
+        let (tools, documents) = (Value::from(()), Value::from(()));
+        let values = context! { messages, add_generation_prompt, bos_token, eos_token, tools, documents, tidemill_marks => marks };
+        template.render(values).map_err(failed)
     }
 }
 
@@ -97,19 +130,6 @@ fn describe(error: &minijinja::Error) -> String {
     let place = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
     let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
     format!("{}{detail}{place}", error.kind())
-}
-
-/// `{% generation %}` only marks what an assistant-only loss covers; rendering ignores it.
-fn without_generation_marks(source: &str) -> String {
-    let mut text = source.to_owned();
-    for word in ["generation", "endgeneration"] {
-        for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
-            // Trim marks keep their effect through an empty comment.
-            let comment = format!("{}{}", open.replace('%', "#"), close.replace('%', "#"));
-            text = text.replace(&format!("{open} {word} {close}"), &comment);
-        }
-    }
-    text
 }
 
 #[cfg(test)]

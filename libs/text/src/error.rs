@@ -46,4 +46,30 @@ pub enum Error {
         /// What the template said.
         reason: String,
     },
+    /// What the assistant says in a rendered conversation cannot be told from the rest.
+    #[error(
+        "template mismatch: chat template {name} {detail}; mark what the assistant says with {{% generation %}} and {{% endgeneration %}}"
+    )]
+    TemplateMismatch {
+        /// Which template.
+        name: String,
+        /// How it hides what is looked for.
+        detail: String,
+    },
+    /// The model has no chat template, and conversations need one.
+    #[error(
+        "the model has no chat template: put chat_template.jinja into its directory, or give prompts as plain text"
+    )]
+    NoTemplate,
+    /// No token of a row would be learned.
+    #[error("nothing would be learned from the row: {0}")]
+    NothingLearned(String),
+    /// A row is of another type than what is done with it.
+    #[error("the row is a {found}, and {wanted} is wanted: choose the method that fits the dataset's rows")]
+    OtherRow {
+        /// The row's type.
+        found: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+    },
 }

@@ -4,11 +4,15 @@
 mod chat;
 mod config;
 mod error;
+mod gguf;
 mod stream;
+mod supervised;
 mod tokenizer;
 
-pub use chat::{ChatTemplate, Message, PLAIN_TEMPLATE};
+pub use chat::{ChatFormat, ChatTemplate, Message, PLAIN_TEMPLATE, Rendered};
 pub use config::tokenizer_config;
 pub use error::Error;
+pub use gguf::GgufVocabulary;
 pub use stream::StreamDecoder;
+pub use supervised::{IGNORED, Lesson, Passage, Supervised, Supervisor};
 pub use tokenizer::{ASSISTANT, END_OF_TEXT, SPECIAL_TOKENS, SYSTEM, Tokenizer, USER};

@@ -1,5 +1,7 @@
 //! One wrapper around Hugging Face's `tokenizers`: loading with caps, encoding documents and prompts, decoding.
 
+mod around;
+mod spans;
 mod train;
 
 use std::{collections::HashMap, sync::Arc};
@@ -86,6 +88,8 @@ impl Tokenizer {
         let end_of_text = END_NAMES.iter().find_map(|name| tokenizer.token_to_id(name));
         let mut plain = tokenizer.clone();
         plain.set_encode_special_tokens(true);
+        // Templates write all special tokens themselves, and post-processors cut white space off the places of tokens.
+        tokenizer.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let inner = Inner { plain, special: tokenizer, kind, special_ids, end_of_text, vocabulary_size, json };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -92,6 +92,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tidemill run --check pipelines/demo.yaml     only check the file: all mistakes at once, with their lines\n  tidemill run pipelines/demo.yaml             follow to the end; Ctrl-C leaves it running\n  tidemill run --detach pipelines/demo.yaml    print the run's name and return\n\nEnds with 0 if the candidate was promoted, 3 if the gate refused it, 1 if the run failed."
     )]
     Run(Run),
+    /// Register a model that was trained elsewhere: a Hugging Face directory or a GGUF file.
+    #[command(
+        after_help = "Examples:\n  tidemill import ./SmolLM2-135M-Instruct.Q4_1.gguf --model smollm2\n  tidemill import ./bert-base --model bert --detach\n\nThe file is read where the server's workers are: on this machine, or a folder that they mount."
+    )]
+    Import(Import),
     /// What the server is doing: health, deployments, latest runs.
     Status,
     /// Print the log of a training job, an evaluation, or all of a pipeline run's jobs.
@@ -181,6 +186,22 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) check: bool,
     /// Print the run's name and return.
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The directory or the file.
+    pub(crate) path: PathBuf,
+    /// Id of the model that gets the version; it is made if it is missing.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model: String,
+    /// Expected sha256 of a file, in hex.
+    #[arg(long, value_name = "HEX", default_value = "")]
+    pub(crate) sha256: String,
+    /// Print the job's name and return.
     #[arg(long)]
     pub(crate) detach: bool,
 }

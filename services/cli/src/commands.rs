@@ -4,6 +4,7 @@ mod chat;
 mod complete;
 mod down;
 mod feedback;
+mod import;
 mod lineage;
 mod lists;
 mod logs;
@@ -45,6 +46,7 @@ pub(crate) async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Up(up) => up::execute(&context, &up).await,
         Command::Down(down) => down::execute(&context, &down).await,
         Command::Run(run) => run::execute(&context, &run).await,
+        Command::Import(import) => import::execute(&context, &import).await,
         Command::Status => status::execute(&context).await,
         Command::Logs(logs) => logs::execute(&context, &logs).await,
         Command::Watch(name) => watch::execute(&context, &name.name).await,

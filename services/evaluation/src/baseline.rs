@@ -10,6 +10,26 @@ use crate::error::Result;
 use crate::outcome::rounded;
 use crate::xz::Compression;
 
+/// A baseline that knows nothing but bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compressor {
+    /// `xz -9e`.
+    Xz,
+    /// Byte frequencies.
+    Unigram,
+}
+
+impl Compressor {
+    /// The compressor that a suite names; none where it names the base model.
+    pub(crate) fn of(baseline: Baseline) -> Option<Self> {
+        match baseline {
+            Baseline::Xz => Some(Self::Xz),
+            Baseline::Unigram => Some(Self::Unigram),
+            Baseline::BaseModel | Baseline::Unspecified => None,
+        }
+    }
+}
+
 /// A measured baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
@@ -20,18 +40,18 @@ pub(crate) struct Figure {
 }
 
 /// The name of a baseline's figure among the metrics.
-pub(crate) fn metric(baseline: Baseline) -> &'static str {
-    match baseline {
-        Baseline::Xz | Baseline::Unspecified => "xz_bits_per_byte",
-        Baseline::Unigram => "unigram_bits_per_byte",
+pub(crate) fn metric(compressor: Compressor) -> &'static str {
+    match compressor {
+        Compressor::Xz => "xz_bits_per_byte",
+        Compressor::Unigram => "unigram_bits_per_byte",
     }
 }
 
 /// Where a baseline is kept: the dataset, the split and the number of documents determine its text.
-fn reference(baseline: Baseline, dataset: &Digest, split: Split, max_documents: i32) -> String {
-    let kind = match baseline {
-        Baseline::Xz | Baseline::Unspecified => "xz",
-        Baseline::Unigram => "unigram",
+fn reference(compressor: Compressor, dataset: &Digest, split: Split, max_documents: i32) -> String {
+    let kind = match compressor {
+        Compressor::Xz => "xz",
+        Compressor::Unigram => "unigram",
     };
     let count = if max_documents > 0 { max_documents.to_string() } else { "all".to_owned() };
     format!("baselines/{}-{kind}-{split}-{count}", dataset.hex())
@@ -40,12 +60,12 @@ fn reference(baseline: Baseline, dataset: &Digest, split: Split, max_documents: 
 /// Finds a figure that was measured before. One that cannot be read is measured again.
 pub(crate) async fn find(
     artifacts: &Artifacts,
-    baseline: Baseline,
+    compressor: Compressor,
     dataset: &Digest,
     split: Split,
     max_documents: i32,
 ) -> Result<Option<Figure>> {
-    let name = reference(baseline, dataset, split, max_documents);
+    let name = reference(compressor, dataset, split, max_documents);
     let Some(digest) = artifacts.resolve(&name).await? else { return Ok(None) };
     match artifacts.get(&digest).await {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
@@ -59,7 +79,7 @@ pub(crate) async fn find(
 /// Keeps a figure for later evaluations.
 pub(crate) async fn keep(
     artifacts: &Artifacts,
-    baseline: Baseline,
+    compressor: Compressor,
     dataset: &Digest,
     split: Split,
     max_documents: i32,
@@ -67,7 +87,7 @@ pub(crate) async fn keep(
 ) -> Result<()> {
     let bytes = serde_json::to_vec(&figure).unwrap_or_default();
     let (digest, _) = artifacts.put(bytes).await?;
-    match artifacts.claim(&reference(baseline, dataset, split, max_documents), &digest).await {
+    match artifacts.claim(&reference(compressor, dataset, split, max_documents), &digest).await {
         // Another version of the compressor answered before: the first figure stays.
         Ok(()) | Err(tidemill_artifacts::Error::AlreadyExists { .. }) => Ok(()),
         Err(error) => Err(error.into()),
@@ -147,14 +167,14 @@ mod tests {
         let artifacts = Artifacts::connect("memory:").await.unwrap();
         let (dataset, other) = (Digest::of("a"), Digest::of("b"));
         let figure = Figure { bits_per_byte: 1.75, text_bytes: 10 };
-        keep(&artifacts, Baseline::Xz, &dataset, Split::Test, 0, figure).await.unwrap();
-        keep(&artifacts, Baseline::Xz, &dataset, Split::Test, 0, figure).await.unwrap();
+        keep(&artifacts, Compressor::Xz, &dataset, Split::Test, 0, figure).await.unwrap();
+        keep(&artifacts, Compressor::Xz, &dataset, Split::Test, 0, figure).await.unwrap();
         let find =
             async |baseline, dataset, split, count| find(&artifacts, baseline, dataset, split, count).await.unwrap();
-        assert_eq!(find(Baseline::Xz, &dataset, Split::Test, 0).await, Some(figure));
-        assert_eq!(find(Baseline::Unigram, &dataset, Split::Test, 0).await, None);
-        assert_eq!(find(Baseline::Xz, &other, Split::Test, 0).await, None);
-        assert_eq!(find(Baseline::Xz, &dataset, Split::Validation, 0).await, None);
-        assert_eq!(find(Baseline::Xz, &dataset, Split::Test, 5).await, None);
+        assert_eq!(find(Compressor::Xz, &dataset, Split::Test, 0).await, Some(figure));
+        assert_eq!(find(Compressor::Unigram, &dataset, Split::Test, 0).await, None);
+        assert_eq!(find(Compressor::Xz, &other, Split::Test, 0).await, None);
+        assert_eq!(find(Compressor::Xz, &dataset, Split::Validation, 0).await, None);
+        assert_eq!(find(Compressor::Xz, &dataset, Split::Test, 5).await, None);
     }
 }

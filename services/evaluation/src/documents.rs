@@ -1,7 +1,7 @@
 //! Texts of a prepared dataset, verified as they are read.
 
 use tidemill_artifacts::{Artifacts, Digest, Manifest};
-use tidemill_dataset::{Document, Split, read_shard};
+use tidemill_dataset::{Document, Prepared, Split, read_shard};
 
 use crate::error::{Error, Result};
 
@@ -19,6 +19,13 @@ pub(crate) async fn read(artifacts: &Artifacts, digest: &Digest, split: Split) -
     }
     documents.sort_by_key(|document| document.id);
     Ok(documents)
+}
+
+/// Whether a prepared dataset holds rows.
+pub(crate) async fn are_rows(artifacts: &Artifacts, digest: &Digest) -> Result<bool> {
+    let manifest = artifacts.manifest(digest).await?;
+    let failed = |source| Error::Dataset { digest: digest.to_string(), source };
+    Ok(matches!(Prepared::from_map(&manifest.annotations).map_err(failed)?, Prepared::Rows(_)))
 }
 
 /// The texts one after the other, as compressors get them.

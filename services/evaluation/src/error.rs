@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tidemill_chassis::Fault;
+use tidemill_dataset::RecordId;
 use tidemill_platform::fault_of_artifacts;
 use tonic::Code;
 
@@ -20,6 +21,27 @@ pub(crate) enum Error {
         "the {split} split of dataset {digest} holds no text; give it a share when the dataset is prepared, or measure another split"
     )]
     EmptySplit { split: String, digest: String },
+    /// A row cannot be measured with this model.
+    #[error("row {id}: {detail}")]
+    Row { id: RecordId, detail: String },
+    /// Compressors are for text, the base model is for rows.
+    #[error("dataset {digest} holds {held}, which {baseline} is not for: leave it out of suite.baselines")]
+    Baseline { digest: String, held: &'static str, baseline: &'static str },
+    /// The model was not trained from another one.
+    #[error(
+        "model {0} was not trained from another model that is still there: leave BASELINE_BASE_MODEL out of the suite"
+    )]
+    NoBase(String),
+    /// No row has an answer that is measured.
+    #[error(
+        "no row of the {split} split of dataset {digest} has an answer that was judged good; measure another split"
+    )]
+    NoAnswers { split: String, digest: String },
+    /// The tokenizer gives ids that the model does not know.
+    #[error(
+        "model {digest}: its tokenizer has {tokenizer} ids, and its embedding only {model}; it needs the tokenizer that it was trained with"
+    )]
+    Vocabulary { digest: String, tokenizer: usize, model: i64 },
     /// The model's tokenizer or text cannot be used.
     #[error("{what}: {source}")]
     Text { what: String, source: tidemill_text::Error },
@@ -59,9 +81,13 @@ impl From<Error> for Fault {
             Error::Model { source: tidemill_models::Error::Torch(_), .. } => Fault::internal(text),
             Error::Model { .. } => Fault::new(Code::FailedPrecondition, "MODEL_UNUSABLE", text),
             Error::NotFinite(_) => Fault::new(Code::FailedPrecondition, "NOT_FINITE", text),
-            Error::EmptySplit { .. } | Error::Text { .. } | Error::NoEndOfText(_) => {
-                Fault::new(Code::FailedPrecondition, "NOT_MEASURABLE", text)
-            }
+            Error::EmptySplit { .. }
+            | Error::NoAnswers { .. }
+            | Error::Row { .. }
+            | Error::Text { .. }
+            | Error::NoEndOfText(_) => Fault::new(Code::FailedPrecondition, "NOT_MEASURABLE", text),
+            Error::Baseline { .. } | Error::NoBase(_) => Fault::invalid("suite.baselines", text),
+            Error::Vocabulary { .. } => Fault::new(Code::FailedPrecondition, "MODEL_UNUSABLE", text),
             Error::LongPrompt { index, .. } => Fault::invalid(format!("suite.prompts[{index}]"), text),
             Error::MissingProgram { .. } => Fault::new(Code::FailedPrecondition, "PROGRAM_MISSING", text),
             Error::Program { .. } => Fault::new(Code::Internal, "PROGRAM_FAILED", text),

@@ -6,10 +6,10 @@ use tch::{Kind, Tensor};
 use tidemill_models::sampling::{Sampler, Sampling};
 use tidemill_models::{Attention, Cache, Model};
 use tidemill_proto::r#type::v1::SamplingParameters;
-use tidemill_text::Tokenizer;
 
 use crate::error::{Error, Result};
 use crate::outcome::Sample;
+use crate::subject::Subject;
 
 /// Tokens generated where neither the suite nor the context sets a limit.
 const USUAL_TOKENS: i64 = 256;
@@ -20,6 +20,8 @@ pub(crate) struct Generation {
     seed: u64,
     stop: Vec<String>,
     max_tokens: Option<i64>,
+    /// Tokens that end an answer, beside the tokenizer's end of text.
+    ends: Vec<u32>,
 }
 
 impl Generation {
@@ -42,22 +44,28 @@ impl Generation {
             seed: parameters.seed.unwrap_or(0),
             stop: parameters.stop.clone(),
             max_tokens: parameters.max_tokens.map(i64::from),
+            ends: ids(&config["eos_token_id"]),
         }
     }
 }
 
-/// Continues one prompt; `index` names it in errors. `go_on` is asked after each token; nothing comes back if it said no.
+/// One id, or a list of them.
+fn ids(value: &serde_json::Value) -> Vec<u32> {
+    let one = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    value.as_array().map_or_else(|| one(value).into_iter().collect(), |list| list.iter().filter_map(one).collect())
+}
+
+/// Continues one prompt, which has become `ids`; `index` names it in errors. `go_on` is asked after each token; nothing comes back if it said no.
 pub(crate) async fn complete(
-    model: &Model,
-    digest: &str,
-    tokenizer: &Tokenizer,
+    subject: &Subject<'_>,
     generation: &Generation,
-    (index, prompt): (usize, &str),
+    (index, prompt, mut ids): (usize, &str, Vec<u32>),
     mut go_on: impl FnMut() -> bool,
 ) -> Result<Option<Sample>> {
+    let Subject { model, tokenizer, .. } = *subject;
+    let digest = subject.digest();
     let text = |source| Error::Text { what: format!("suite.prompts[{index}]"), source };
     let failed = |source| Error::Model { digest: digest.to_owned(), source };
-    let mut ids = tokenizer.encode(prompt).map_err(text)?;
     if ids.is_empty() {
         // An empty prompt asks for the beginning of a document.
         ids.push(tokenizer.end_of_text().ok_or_else(|| Error::NoEndOfText(digest.to_owned()))?);
@@ -75,7 +83,7 @@ pub(crate) async fn complete(
         let input: Vec<i64> = fresh.iter().map(|id| i64::from(*id)).collect();
         let logits = next_logits(model, &input, &mut cache).map_err(failed)?;
         let id = sampler.draw(&logits, position).map_err(|_| Error::NotFinite(digest.to_owned()))?;
-        if Some(id) == tokenizer.end_of_text() {
+        if Some(id) == tokenizer.end_of_text() || generation.ends.contains(&id) {
             break;
         }
         generated.push(id);

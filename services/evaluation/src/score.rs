@@ -3,7 +3,7 @@
 //! The stream of a document begins after the end-of-text token, as it does in training. Windows overlap by half a context.
 
 use tch::{Device, Tensor};
-use tidemill_models::{IGNORED, Model};
+use tidemill_models::{Attention, IGNORED, Model};
 
 use crate::error::{Error, Result};
 
@@ -99,7 +99,7 @@ fn batch_nats(model: &Model, batch: &[Window]) -> tidemill_models::Result<f64> {
         Ok(Tensor::from_slice(values).f_view([batch.len() as i64, length as i64])?.f_to_device(device)?)
     };
     let device = model.device();
-    let nats = model.loss_sum(&place(&inputs, device)?, &place(&targets, device)?)?;
+    let nats = model.loss_sum(&place(&inputs, device)?, &place(&targets, device)?, Attention::Full, 0.0)?;
     Ok(f64::try_from(&nats)?)
 }
 

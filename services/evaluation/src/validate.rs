@@ -1,8 +1,8 @@
 //! What an evaluation must be: every mistake is found before work begins, and all are told at once.
 
-use tidemill_artifacts::{Digest, Error};
+use tidemill_artifacts::{Digest, Error, Manifest};
 use tidemill_chassis::Fault;
-use tidemill_dataset::Split;
+use tidemill_dataset::{Prepared, RowType, Split};
 use tidemill_platform::{Platform, fault_of_artifacts};
 use tidemill_proto::evaluation::v1::Evaluation;
 use tidemill_proto::names;
@@ -32,7 +32,11 @@ pub(crate) async fn check(platform: &Platform, id: &str, asked: &Evaluation) -> 
         None => wrong.push(("suite".to_owned(), "is required".to_owned())),
         Some(suite) => check_suite(suite, &mut wrong),
     }
-    check_artifact(platform, "dataset_digest", &asked.dataset_digest, "prepared-dataset", &mut wrong).await?;
+    let dataset =
+        check_artifact(platform, "dataset_digest", &asked.dataset_digest, "prepared-dataset", &mut wrong).await?;
+    if let (Some(dataset), Some(suite)) = (dataset, &asked.suite) {
+        check_content(&dataset, suite, &mut wrong);
+    }
     let model_digest = check_version(platform, asked, &mut wrong).await?;
     if !model_digest.is_empty() {
         check_artifact(platform, "model_digest", &model_digest, "model", &mut wrong).await?;
@@ -77,23 +81,40 @@ async fn check_artifact(
     text: &str,
     kind: &str,
     wrong: &mut Wrong,
-) -> Result<(), Fault> {
+) -> Result<Option<Manifest>, Fault> {
     let mut add = |text: String| wrong.push((field.to_owned(), text));
     if text.is_empty() {
         add(format!("is required: the digest of a {kind}"));
-        return Ok(());
+        return Ok(None);
     }
     let Ok(digest) = text.parse::<Digest>() else {
         add(format!("{text:?} is not of the form sha256:<64 lowercase hex digits>"));
-        return Ok(());
+        return Ok(None);
     };
     match platform.artifacts.manifest(&digest).await {
-        Ok(manifest) if manifest.kind == kind => {}
+        Ok(manifest) if manifest.kind == kind => return Ok(Some(manifest)),
         Ok(manifest) => add(format!("{digest} is a {}, not a {kind}", manifest.kind)),
         Err(error @ (Error::NotFound(_) | Error::Mismatch { .. } | Error::Corrupt { .. })) => add(error.to_string()),
         Err(error) => return Err(fault_of_artifacts(error)),
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Compressors are for text, and the base model is for rows; of prompts alone nothing can be measured.
+fn check_content(dataset: &Manifest, suite: &SuiteSpec, wrong: &mut Wrong) {
+    let Ok(prepared) = Prepared::from_map(&dataset.annotations) else { return };
+    let rows = matches!(prepared, Prepared::Rows(_));
+    for (index, baseline) in suite.baselines().enumerate() {
+        if rows != (baseline == Baseline::BaseModel) {
+            let held = if rows { "rows" } else { "text" };
+            let text = format!("{} is not for a dataset of {held}: leave it out", baseline.as_str_name());
+            wrong.push((format!("suite.baselines[{index}]"), text));
+        }
+    }
+    if matches!(prepared, Prepared::Rows(rows) if rows.row_type == RowType::Prompt) {
+        let text = "its rows are prompts alone, of which nothing can be measured".to_owned();
+        wrong.push(("dataset_digest".to_owned(), text));
+    }
 }
 
 fn check_suite(suite: &SuiteSpec, wrong: &mut Wrong) {
@@ -105,10 +126,11 @@ fn check_suite(suite: &SuiteSpec, wrong: &mut Wrong) {
     }
     for (index, baseline) in suite.baselines.iter().enumerate() {
         match Baseline::try_from(*baseline) {
-            Ok(Baseline::Xz | Baseline::Unigram) => {}
-            _ => {
-                add(&format!("baselines[{index}]"), "is not a baseline; use BASELINE_XZ or BASELINE_UNIGRAM".to_owned())
-            }
+            Ok(Baseline::Xz | Baseline::Unigram | Baseline::BaseModel) => {}
+            _ => add(
+                &format!("baselines[{index}]"),
+                "is not a baseline; use BASELINE_XZ, _UNIGRAM or _BASE_MODEL".to_owned(),
+            ),
         }
     }
     if suite.max_documents < 0 {
@@ -142,6 +164,8 @@ fn check_sampling(sampling: &SamplingParameters, mut add: impl FnMut(&str, Strin
 
 #[cfg(test)]
 mod tests {
+    use tidemill_dataset::RowsAnnotations;
+
     use super::*;
 
     #[test]
@@ -176,6 +200,28 @@ mod tests {
         ];
         assert_eq!(fields, expected);
         assert_eq!(wrong.len(), 18);
+    }
+
+    #[test]
+    fn of_rows_no_compressors_are_measured_and_of_prompts_nothing() {
+        let mut annotations = RowsAnnotations {
+            row_type: RowType::Preference,
+            recipe: "{}".to_owned(),
+            splits: Default::default(),
+            dropped_counts: Default::default(),
+            redacted_count: 0,
+        };
+        let suite = SuiteSpec { baselines: vec![2, 3], ..SuiteSpec::default() };
+        let fields = |annotations: &RowsAnnotations| {
+            let mut wrong = Wrong::new();
+            let (kind, annotations) = ("prepared-dataset".to_owned(), annotations.to_map());
+            let manifest = Manifest { kind, entries: Vec::new(), parents: Vec::new(), annotations };
+            check_content(&manifest, &suite, &mut wrong);
+            wrong.into_iter().map(|(field, _)| field).collect::<Vec<_>>()
+        };
+        assert_eq!(fields(&annotations), ["suite.baselines[0]"]);
+        annotations.row_type = RowType::Prompt;
+        assert_eq!(fields(&annotations), ["suite.baselines[0]", "dataset_digest"]);
     }
 
     #[test]

@@ -1,24 +1,26 @@
 //! The worker: scores the documents of a split, continues prompts, waits for the compressors, and leaves one result.
 
+mod rows;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tidemill_artifacts::{Artifacts, Digest};
 use tidemill_chassis::Fault;
 use tidemill_dataset::Split;
-use tidemill_models::Model;
+use tidemill_platform::models;
 use tidemill_platform::worker::{self, Ended, Report, WorkerArguments};
-use tidemill_proto::evaluation::v1::Evaluation;
 use tidemill_proto::r#type::v1::SuiteSpec;
-use tidemill_proto::r#type::v1::suite_spec::Baseline;
-use tidemill_text::Tokenizer;
+use tidemill_text::{ChatFormat, Tokenizer};
 
 use crate::assignment::Assignment;
-use crate::baseline::{self, Figure, Xz};
+use crate::baseline::{self, Compressor, Figure, Xz};
 use crate::documents;
 use crate::error::{Error, Result};
 use crate::outcome::{self, Outcome, Sample, rounded};
 use crate::sample::{self, Generation};
 use crate::score::{self, Score};
+use crate::subject::{self, Subject};
 
 /// Between two reports.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -46,7 +48,7 @@ async fn run(
     let model_digest: Digest = evaluation.model_digest.parse().map_err(Error::from)?;
     report("loading the model", &Report::default());
     let folder = arguments.work_dir.join("model");
-    artifacts.fetch_directory(&model_digest, &folder).await.map_err(Error::from)?;
+    models::fetch(artifacts, &model_digest, &folder).await.map_err(Error::from)?;
     let device = tidemill_torch::device::select();
     tracing::info!(device = ?device.device, reason = device.reason, threads = tidemill_torch::process::threads(), "measuring");
     let failed = |source| Error::Model { digest: model_digest.to_string(), source };
@@ -55,21 +57,17 @@ async fn run(
     let json = std::fs::read(&path).map_err(|source| Error::File { path, source })?;
     let what = format!("model {model_digest}");
     let tokenizer = Tokenizer::from_bytes(&json).map_err(|source| Error::Text { what, source })?;
-    let subject = Subject { evaluation, model: &model, tokenizer: &tokenizer, folder: &folder };
+    subject::check_vocabulary(&model, &tokenizer, &evaluation.model_digest)?;
+    let dataset: Digest = evaluation.dataset_digest.parse().map_err(Error::from)?;
+    let rows = documents::are_rows(artifacts, &dataset).await?;
+    let chat = if rows { subject::chat_format(&folder, &evaluation.model_digest)? } else { ChatFormat::default() };
+    let subject = Subject { evaluation, model: &model, tokenizer: &tokenizer, rows, chat: &chat, folder: &folder };
     let Some(outcome) = measure(artifacts, &subject, stop).await? else { return Ok(Ended::Stopped) };
     let bytes = serde_json::to_vec(&outcome).map_err(Fault::internal)?;
     let (digest, _) = artifacts.put(bytes).await.map_err(Error::from)?;
     artifacts.claim(&result, &digest).await.map_err(Error::from)?;
     tracing::info!(result = %digest, metrics = ?outcome.metrics, "measured");
     Ok(Ended::Done)
-}
-
-/// What is measured.
-struct Subject<'a> {
-    evaluation: &'a Evaluation,
-    model: &'a Model,
-    tokenizer: &'a Tokenizer,
-    folder: &'a std::path::Path,
 }
 
 async fn measure(artifacts: &Artifacts, subject: &Subject<'_>, stop: &dyn Fn() -> bool) -> Result<Option<Outcome>> {
@@ -84,13 +82,16 @@ async fn measure(artifacts: &Artifacts, subject: &Subject<'_>, stop: &dyn Fn() -
     if text.is_empty() {
         return Err(Error::EmptySplit { split: suite.split, digest: dataset.to_string() });
     }
+    if subject.rows {
+        return rows::measure(artifacts, subject, &suite, &held_out, stop).await;
+    }
     let texts: Vec<String> = held_out.into_iter().map(|document| document.text).collect();
     let measured_bytes = text.len() as u64;
     let mut baselines = Baselines::begin(artifacts, &suite, &dataset, split, text).await?;
 
     let Some(score) = score_texts(subject, &texts, measured_bytes, stop).await? else { return Ok(None) };
     let Some(samples) = continue_prompts(subject, &suite, stop).await? else { return Ok(None) };
-    let mut metrics = std::collections::BTreeMap::from([
+    let mut metrics = BTreeMap::from([
         ("bits_per_byte".to_owned(), rounded(score.bits_per_byte(measured_bytes as f64))),
         ("perplexity".to_owned(), rounded(score.perplexity())),
         ("tokens_per_byte".to_owned(), rounded(score.tokens as f64 / measured_bytes as f64)),
@@ -102,17 +103,40 @@ async fn measure(artifacts: &Artifacts, subject: &Subject<'_>, stop: &dyn Fn() -
             return Ok(None);
         }
     }
-    for (baseline, figure) in baselines.finish(artifacts, &suite, &dataset, split).await? {
-        metrics.insert(baseline::metric(baseline).to_owned(), figure.bits_per_byte);
+    for (compressor, figure) in baselines.finish(artifacts, &suite, &dataset, split).await? {
+        metrics.insert(baseline::metric(compressor).to_owned(), figure.bits_per_byte);
     }
-    Ok(Some(Outcome {
-        dataset_digest: dataset.to_string(),
+    Ok(Some(outcome_of(subject, &suite, measured_bytes, metrics, samples)))
+}
+
+fn outcome_of(
+    subject: &Subject<'_>,
+    suite: &SuiteSpec,
+    measured_bytes: u64,
+    metrics: BTreeMap<String, f64>,
+    samples: Vec<Sample>,
+) -> Outcome {
+    Outcome {
+        dataset_digest: subject.evaluation.dataset_digest.clone(),
         measured_bytes,
         metrics,
         model_digest: subject.evaluation.model_digest.clone(),
         samples,
-        suite_digest: outcome::suite_digest(&suite).to_string(),
-    }))
+        suite_digest: outcome::suite_digest(suite).to_string(),
+    }
+}
+
+/// How far it is, and how fast.
+fn progress(done: u64, total: u64, begin: Instant) -> Report {
+    let rate = done as f64 / begin.elapsed().as_secs_f64().max(1e-9);
+    Report {
+        done: done as i64,
+        total: total as i64,
+        unit: "tokens".to_owned(),
+        remaining_seconds: Some((total - done) as f64 / rate),
+        metrics: [("tokens_per_second".to_owned(), rate)].into(),
+        ..Report::default()
+    }
 }
 
 async fn score_texts(
@@ -142,19 +166,8 @@ async fn score_texts(
             reported = Some(Instant::now());
             // The text's share that the scored tokens stand for.
             let share = score.tokens as f64 / tokens as f64;
-            let rate = score.tokens as f64 / begin.elapsed().as_secs_f64().max(1e-9);
-            let figures = Report {
-                done: score.tokens as i64,
-                total: tokens as i64,
-                unit: "tokens".to_owned(),
-                remaining_seconds: Some((tokens - score.tokens) as f64 / rate),
-                metrics: [
-                    ("bits_per_byte".to_owned(), score.bits_per_byte(bytes as f64 * share)),
-                    ("tokens_per_second".to_owned(), rate),
-                ]
-                .into(),
-                ..Report::default()
-            };
+            let mut figures = progress(score.tokens, tokens, begin);
+            figures.metrics.insert("bits_per_byte".to_owned(), score.bits_per_byte(bytes as f64 * share));
             report("measuring", &figures);
         }
         !stop()
@@ -171,14 +184,12 @@ async fn continue_prompts(
 ) -> Result<Option<Vec<Sample>>> {
     let parameters = suite.sampling.clone().unwrap_or_default();
     let generation = Generation::of(&parameters, subject.folder);
-    let digest = subject.evaluation.model_digest.as_str();
     let mut samples = Vec::new();
     for (index, prompt) in suite.prompts.iter().enumerate() {
         let total = suite.prompts.len() as i64;
         report("sampling", &Report { done: index as i64, total, unit: "prompts".to_owned(), ..Report::default() });
-        let prompt = (index, prompt.as_str());
-        let sample =
-            sample::complete(subject.model, digest, subject.tokenizer, &generation, prompt, || !stop()).await?;
+        let prompt = (index, prompt.as_str(), subject.prompt(index, prompt)?);
+        let sample = sample::complete(subject, &generation, prompt, || !stop()).await?;
         match sample {
             Some(sample) => samples.push(sample),
             None => return Ok(None),
@@ -191,10 +202,10 @@ fn report(phase: &str, figures: &Report) {
     worker::report(&Report { phase: phase.to_owned(), ..figures.clone() });
 }
 
-/// The suite's baselines: found, computed, or being computed by programs.
+/// The suite's compressors: found, computed, or being computed by programs.
 struct Baselines {
-    known: Vec<(Baseline, Figure)>,
-    fresh: Vec<(Baseline, Figure)>,
+    known: Vec<(Compressor, Figure)>,
+    fresh: Vec<(Compressor, Figure)>,
     running: Option<Xz>,
 }
 
@@ -209,19 +220,26 @@ impl Baselines {
         let mut baselines = Self { known: Vec::new(), fresh: Vec::new(), running: None };
         let mut missing = Vec::new();
         for baseline in suite.baselines() {
-            match baseline::find(artifacts, baseline, dataset, split, suite.max_documents).await? {
-                Some(figure) => baselines.known.push((baseline, figure)),
-                None => missing.push(baseline),
+            let Some(compressor) = Compressor::of(baseline) else {
+                return Err(Error::Baseline {
+                    digest: dataset.to_string(),
+                    held: "text",
+                    baseline: baseline.as_str_name(),
+                });
+            };
+            match baseline::find(artifacts, compressor, dataset, split, suite.max_documents).await? {
+                Some(figure) => baselines.known.push((compressor, figure)),
+                None => missing.push(compressor),
             }
         }
         if missing.is_empty() {
             return Ok(baselines);
         }
         let train = documents::joined(&documents::read(artifacts, dataset, Split::Train).await?);
-        if missing.contains(&Baseline::Unigram) {
-            baselines.fresh.push((Baseline::Unigram, baseline::unigram(&train, &text)));
+        if missing.contains(&Compressor::Unigram) {
+            baselines.fresh.push((Compressor::Unigram, baseline::unigram(&train, &text)));
         }
-        if missing.contains(&Baseline::Xz) {
+        if missing.contains(&Compressor::Xz) {
             baselines.running = Some(Xz::start(train.into(), text.into())?);
         }
         Ok(baselines)
@@ -238,12 +256,12 @@ impl Baselines {
         suite: &SuiteSpec,
         dataset: &Digest,
         split: Split,
-    ) -> Result<Vec<(Baseline, Figure)>> {
+    ) -> Result<Vec<(Compressor, Figure)>> {
         if let Some(xz) = self.running.take() {
-            self.fresh.push((Baseline::Xz, xz.figure()?));
+            self.fresh.push((Compressor::Xz, xz.figure()?));
         }
-        for (baseline, figure) in &self.fresh {
-            baseline::keep(artifacts, *baseline, dataset, split, suite.max_documents, *figure).await?;
+        for (compressor, figure) in &self.fresh {
+            baseline::keep(artifacts, *compressor, dataset, split, suite.max_documents, *figure).await?;
         }
         self.known.append(&mut self.fresh);
         Ok(std::mem::take(&mut self.known))

@@ -9,8 +9,10 @@ mod training;
 mod wrong;
 
 use tidemill_proto::pipeline::v1::PipelineSpec;
-use tidemill_proto::pipeline::v1::pipeline_spec::{FeedbackLoop, Serving};
+use tidemill_proto::pipeline::v1::pipeline_spec::base::Base as Which;
+use tidemill_proto::pipeline::v1::pipeline_spec::{Base, FeedbackLoop, Serving};
 use tidemill_proto::r#type::v1::RecordFormat;
+use tidemill_proto::r#type::v1::suite_spec::Baseline;
 
 use wrong::Wrong;
 
@@ -38,14 +40,17 @@ pub(crate) fn mistakes(spec: &PipelineSpec) -> Vec<(String, String)> {
         recipe::check(recipe, rows, &mut wrong);
     }
     if let Some(training) = wrong.required("training", spec.training.as_ref()) {
-        training::check(training, &mut wrong);
+        training::check(training, spec.base.is_some(), rows, &mut wrong);
     }
     if let Some(suite) = wrong.required("evaluation", spec.evaluation.as_ref()) {
         let split = spec.recipe.as_ref().and_then(|recipe| recipe.split.as_ref());
         measure::check_suite(suite, split, &mut wrong);
-        wrong.unless(!rows || suite.baselines.is_empty(), "evaluation.baselines", || {
-            "compressors are for text, and the source's records are rows: leave them out".to_owned()
-        });
+        for (index, baseline) in suite.baselines().enumerate() {
+            let field = format!("evaluation.baselines[{index}]");
+            wrong.unless(rows == (baseline == Baseline::BaseModel), &field, || {
+                "compressors are for text, and the base model is for rows: leave it out".to_owned()
+            });
+        }
     }
     if let Some(objective) = wrong.required("objective", spec.objective.as_ref()) {
         measure::check_objective(objective, spec.evaluation.as_ref(), &mut wrong);
@@ -59,7 +64,23 @@ pub(crate) fn mistakes(spec: &PipelineSpec) -> Vec<(String, String)> {
         });
         check_feedback(feedback, &mut wrong);
     }
+    if let Some(base) = &spec.base {
+        check_base(base, &mut wrong);
+    }
     wrong.into_fields()
+}
+
+fn check_base(base: &Base, wrong: &mut Wrong) {
+    match &base.base {
+        None => wrong.add("base", "say which: import or model"),
+        Some(Which::Model(id)) => _ = wrong.id("base.model", id),
+        Some(Which::Import(import)) => {
+            let is_file = import.uri.strip_prefix("file://").is_some_and(|path| path.starts_with('/'));
+            wrong.unless(is_file, "base.import.uri", || {
+                format!("{:?} is not of the form file:///folder or file:///model.gguf", import.uri)
+            });
+        }
+    }
 }
 
 fn check_serving(serving: &Serving, wrong: &mut Wrong) {

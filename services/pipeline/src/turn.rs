@@ -5,6 +5,7 @@
 
 mod follow;
 mod gate;
+mod import;
 mod keys;
 mod learn;
 mod prepare;
@@ -19,15 +20,18 @@ use tidemill_platform::{Clients, Context, Platform, Runner};
 use tidemill_proto::names;
 use tidemill_proto::pipeline::v1::pipeline_run::Trigger;
 use tidemill_proto::pipeline::v1::pipeline_spec::Serving;
+use tidemill_proto::pipeline::v1::pipeline_spec::base::Base;
 use tidemill_proto::pipeline::v1::{PipelineRun, PipelineSpec};
 use tidemill_proto::registry::v1::{Alias, GetAliasRequest, GetModelVersionRequest, ModelVersion};
 use tonic::{Code, Status};
 
 pub(crate) use follow::cancel;
 
+/// The alias that a gate moves where nothing else is said.
+const CHAMPION: &str = "champion";
 /// Label of everything that a run asks for.
 const RUN_LABEL: &str = "pipeline-run";
-/// Label of a feedback run: the version it starts from, fixed when it began.
+/// Label of a run that starts from a version: which one, fixed when it began.
 const BASE_LABEL: &str = "base-model-version";
 
 /// Drives runs.
@@ -79,24 +83,16 @@ impl Turn {
         self.context.update(|_| {}).await
     }
 
-    /// The champion that a feedback turn starts from. It is fixed at the first attempt: one that is started over must not find
-    /// another.
+    /// The version that training starts from: of a feedback turn the champion, else what the document names. It is fixed at the first
+    /// attempt: one that is started over must not find another.
     async fn base(&self) -> Result<Option<Version>, Fault> {
-        if self.run.trigger() != Trigger::Feedback {
-            return Ok(None);
-        }
-        let name = match self.run.labels.get(BASE_LABEL) {
-            Some(name) => name.clone(),
-            None => {
-                let Some(champion) = self.champion().await? else {
-                    let alias = alias_name(self.serving());
-                    let text = format!(
-                        "{alias} points nowhere; a feedback run starts from its weights, so promote a version first"
-                    );
-                    return Err(Fault::precondition("NO_CHAMPION", &alias, text));
-                };
-                champion.model_version
-            }
+        let base = self.spec.base.as_ref().and_then(|base| base.base.as_ref());
+        let name = match (self.run.labels.get(BASE_LABEL), self.run.trigger(), base) {
+            (Some(name), _, _) => name.clone(),
+            (None, Trigger::Feedback, _) => self.champion_of(alias_name(self.serving())).await?,
+            (None, _, None) => return Ok(None),
+            (None, _, Some(Base::Model(id))) => self.champion_of(format!("models/{id}/aliases/{CHAMPION}")).await?,
+            (None, _, Some(Base::Import(import))) => self.import(import).await?,
         };
         self.context.update(|run| _ = run.labels.insert(BASE_LABEL.to_owned(), name.clone())).await?;
         let version = self.version(&name).await?;
@@ -105,6 +101,18 @@ impl Turn {
             return Err(Fault::precondition("NO_TOKENIZER", &name, text));
         }
         Ok(Some(Version { name, digest: version.digest, tokenizer_digest: version.tokenizer_digest }))
+    }
+
+    /// The version that an alias points to; training starts from its weights.
+    async fn champion_of(&self, alias: String) -> Result<String, Fault> {
+        let request = GetAliasRequest { name: alias.clone() };
+        match found(self.clients.registry().get_alias(request).await.map(tonic::Response::into_inner))? {
+            Some(alias) => Ok(alias.model_version),
+            None => {
+                let text = format!("{alias} points nowhere; the run starts from its weights, so promote a version first");
+                Err(Fault::precondition("NO_CHAMPION", &alias, text))
+            }
+        }
     }
 
     /// Where the alias points now, if anywhere.
@@ -139,7 +147,7 @@ pub(crate) fn alias_name(serving: &Serving) -> String {
 }
 
 fn alias_id(serving: &Serving) -> &str {
-    if serving.alias.is_empty() { "champion" } else { &serving.alias }
+    if serving.alias.is_empty() { CHAMPION } else { &serving.alias }
 }
 
 /// Nothing, where there is none.

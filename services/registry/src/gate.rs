@@ -70,6 +70,10 @@ fn bound(
             let limit = figure(candidate, other)?;
             said(value < limit, format!("{metric} {value} is"), &format!("below {other} {limit}"))
         }
+        Some(Bound::AboveMetric(other)) => {
+            let limit = figure(candidate, other)?;
+            said(value > limit, format!("{metric} {value} is"), &format!("above {other} {limit}"))
+        }
         Some(Bound::MaxChampionRatio(ratio)) => against_champion(metric, value, *ratio, candidate, champion),
     }
 }

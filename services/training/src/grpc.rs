@@ -41,6 +41,7 @@ impl TrainingService for Handlers {
             dataset_digest: asked.dataset_digest,
             base_model_digest: asked.base_model_digest,
             model: asked.model,
+            import: asked.import,
             ..TrainingJob::default()
         };
         Ok(Response::new(self.jobs.create(job, "", &request.training_job_id, &request.request_id).await?))

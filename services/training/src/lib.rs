@@ -5,6 +5,7 @@ mod error;
 mod gauges;
 mod grpc;
 mod history;
+pub mod import;
 pub mod learning;
 mod runner;
 mod settings;

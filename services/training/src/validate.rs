@@ -10,6 +10,7 @@ use tidemill_platform::{Platform, fault_of_artifacts};
 use tidemill_proto::names;
 use tidemill_proto::registry::v1::GetModelRequest;
 use tidemill_proto::training::v1::TrainingJob;
+use tidemill_proto::r#type::v1::ImportSpec;
 use tonic::Code;
 
 use spec::Violations;
@@ -25,8 +26,13 @@ pub(crate) async fn check(platform: &Platform, id: &str, job: &TrainingJob) -> R
     {
         wrong.add("training_job_id", error.to_string());
     }
+    if let Some(import) = &job.import {
+        check_import(job, import, &mut wrong);
+        check_model(platform, &job.model, &mut wrong).await?;
+        return wrong.into_result();
+    }
     match &job.spec {
-        None => wrong.add("spec", "is required"),
+        None => wrong.add("spec", "is required, unless `import` is given"),
         Some(spec) => spec::check(spec, !job.base_model_digest.is_empty(), &mut wrong),
     }
     check_model(platform, &job.model, &mut wrong).await?;
@@ -40,6 +46,24 @@ pub(crate) async fn check(platform: &Platform, id: &str, job: &TrainingJob) -> R
         check_base(platform, job, dataset.as_ref(), &base, &mut wrong).await?;
     }
     wrong.into_result()
+}
+
+fn check_import(job: &TrainingJob, import: &ImportSpec, wrong: &mut Violations) {
+    if let Err(text) = crate::import::path_of(&import.uri) {
+        wrong.add("import.uri", text);
+    }
+    let is_digest = import.sha256.len() == 64 && import.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !import.sha256.is_empty() && !is_digest {
+        wrong.add("import.sha256", format!("{:?} is not 64 hex digits", import.sha256));
+    }
+    let others = [
+        ("spec", job.spec.is_some()),
+        ("dataset_digest", !job.dataset_digest.is_empty()),
+        ("base_model_digest", !job.base_model_digest.is_empty()),
+    ];
+    for (field, _) in others.into_iter().filter(|(_, given)| *given) {
+        wrong.add(field, "must be absent where `import` is given: nothing is trained");
+    }
 }
 
 async fn check_model(platform: &Platform, model: &str, wrong: &mut Violations) -> Result<(), Fault> {

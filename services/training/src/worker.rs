@@ -1,6 +1,7 @@
 //! The worker: reads what the job names, resumes from the newest checkpoint, takes steps, saves, and leaves a model.
 
 mod assignment;
+mod import;
 mod inputs;
 mod pace;
 mod publish;
@@ -49,8 +50,12 @@ async fn train(
     if artifacts.resolve(&worker::result_reference(uid)).await?.is_some() {
         return Ok(Ended::Done);
     }
-    pace::phase("reading the dataset");
     std::fs::create_dir_all(&arguments.work_dir).map_err(Error::file(&arguments.work_dir))?;
+    if let Some(spec) = &job.import {
+        import::run(artifacts, uid, spec, &arguments.work_dir).await?;
+        return Ok(Ended::Done);
+    }
+    pace::phase("reading the dataset");
     let inputs = inputs::read(artifacts, job, &arguments.work_dir).await?;
     let device = tidemill_torch::device::select();
     let threads = tidemill_torch::process::threads();

@@ -14,7 +14,10 @@ pub(super) fn method(_state: &mut State, value: &Value, name: &str, args: &[Valu
     }
     if value.kind() == ValueKind::Map {
         match (name, args) {
-            ("get", [key]) => return value.get_item(key),
+            ("get", [key]) => {
+                let found = value.get_item(key)?;
+                return Ok(if found.is_undefined() { Value::from(()) } else { found });
+            }
             ("get", [key, default]) => {
                 let found = value.get_item(key)?;
                 return Ok(if found.is_undefined() { default.clone() } else { found });
@@ -80,6 +83,11 @@ fn capitalized(word: &str) -> String {
 
 fn unknown(name: &str, kind: ValueKind) -> Error {
     Error::new(ErrorKind::UnknownMethod, format!("{kind} has no method {name} with such arguments"))
+}
+
+/// What Python can iterate over; unlike here, None is not of it.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
 }
 
 /// As Python's `json.dumps(ensure_ascii=False)` writes it.

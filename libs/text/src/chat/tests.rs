@@ -33,6 +33,13 @@ fn pythons_methods_and_json_work() {
 }
 
 #[test]
+fn what_python_says_of_nothing_is_said() {
+    let source =
+        "{{ messages[0].get('none') is none }}|{{ tools is iterable }}|{{ tools is none }}|{{ messages is iterable }}";
+    assert_eq!(render(source).unwrap(), "True|False|True|True");
+}
+
+#[test]
 fn generation_marks_change_nothing() {
     let source = "{% for m in messages %}{% generation %}{{ m.content }}{%- endgeneration -%} {% endfor %}";
     assert_eq!(render(source).unwrap(), "Be brief.Hi <b>&\"there\"</b>");

@@ -7,7 +7,8 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescri
 use super::node::{Key, Node, Value as Yaml};
 use super::{Mistake, Places, scalar};
 
-/// Number of REQUIRED in google.api.FieldBehavior.
+/// Numbers of google.api.FieldBehavior.
+const OPTIONAL: i32 = 1;
 const REQUIRED: i32 = 2;
 
 /// Checks a whole document.
@@ -87,7 +88,7 @@ impl Checker {
             }
         }
         for oneof in descriptor.oneofs().filter(|oneof| !oneof.is_synthetic()) {
-            if !chosen.contains_key(oneof.name()) {
+            if !chosen.contains_key(oneof.name()) && !oneof.fields().all(|field| behaves(&field, OPTIONAL)) {
                 self.wrong(line, path, format!("one of {} must be given", members(&oneof)));
             }
         }
@@ -148,12 +149,16 @@ impl Checker {
 }
 
 fn required(field: &FieldDescriptor) -> bool {
+    behaves(field, REQUIRED)
+}
+
+fn behaves(field: &FieldDescriptor, wanted: i32) -> bool {
     let Some(behavior) = tidemill_proto::pool().get_extension_by_name("google.api.field_behavior") else {
         return false;
     };
     let options = field.options();
     let values = options.get_extension(&behavior);
-    values.as_list().is_some_and(|values| values.iter().any(|value| value.as_enum_number() == Some(REQUIRED)))
+    values.as_list().is_some_and(|values| values.iter().any(|value| value.as_enum_number() == Some(wanted)))
 }
 
 fn choice(field: &FieldDescriptor) -> Option<OneofDescriptor> {

@@ -55,10 +55,10 @@ serving:
 ";
     let found = mistakes(text);
     let expected = [
-        "p.yaml:4: source.format: \"parquet\" is none of text, jsonl, json, avro, protobuf",
+        "p.yaml:4: source.format: \"parquet\" is none of text, jsonl, json, avro, protobuf, rows",
         "p.yaml:14: training.stepss: unknown field; did you mean `steps`?",
         "p.yaml:15: training.batch_size: \"eight\" is not a whole number from -2147483648 to 2147483647",
-        "p.yaml:25: objective.thresholds[0].min: only one of max, min, below_metric, max_champion_ratio can be given, and line 24 gives max; remove one",
+        "p.yaml:25: objective.thresholds[0].min: only one of max, min, below_metric, max_champion_ratio, above_metric can be given, and line 24 gives max; remove one",
         "p.yaml:26: serving.model: missing; it is required: Id of the model",
     ];
     assert_eq!(found, expected);

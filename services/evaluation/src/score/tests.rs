@@ -1,5 +1,5 @@
 use tch::Kind;
-use tidemill_models::{Attention, Config, LlamaConfig};
+use tidemill_models::{Attention, Config, LlamaConfig, LlamaMember, Rope};
 
 use super::*;
 
@@ -7,6 +7,7 @@ const END: u32 = 0;
 
 fn model(context: i64) -> Model {
     let config = LlamaConfig {
+        member: LlamaMember::Llama,
         vocab_size: 40,
         hidden_size: 32,
         intermediate_size: 64,
@@ -16,7 +17,12 @@ fn model(context: i64) -> Model {
         head_dim: 8,
         max_position_embeddings: context,
         rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
+        rope: Rope::default(),
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        head_norms: false,
+        windows: Vec::new(),
         tie_word_embeddings: false,
         // Large, so that predictions differ much from one another.
         initializer_range: 0.5,

@@ -1,10 +1,14 @@
+mod rows;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tidemill_dataset::{Document, PreparedAnnotations, RecordId, ShardWriter, SplitSize, TokenWidth};
-use tidemill_models::{Attention, Config, LlamaConfig};
+use tidemill_models::{Attention, Config, LlamaConfig, LlamaMember, Model, Rope};
+use tidemill_proto::evaluation::v1::Evaluation;
 use tidemill_proto::r#type::v1::SamplingParameters;
+use tidemill_proto::r#type::v1::suite_spec::Baseline;
 use tidemill_text::SPECIAL_TOKENS;
 use tonic::Code;
 
@@ -73,8 +77,13 @@ impl World {
 }
 
 async fn put_model(artifacts: &Artifacts, folder: &Path) -> Digest {
+    put_model_of(artifacts, folder, 1).await
+}
+
+async fn put_model_of(artifacts: &Artifacts, folder: &Path, seed: u64) -> Digest {
     let tokenizer = tokenizer();
     let config = LlamaConfig {
+        member: LlamaMember::Llama,
         vocab_size: tokenizer.vocabulary_size() as i64,
         hidden_size: 32,
         intermediate_size: 64,
@@ -83,14 +92,19 @@ async fn put_model(artifacts: &Artifacts, folder: &Path) -> Digest {
         num_key_value_heads: 2,
         head_dim: 8,
         max_position_embeddings: CONTEXT,
-        rope_theta: 10_000.0,
+        rope: Rope::default(),
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        head_norms: false,
+        windows: Vec::new(),
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
         initializer_range: 0.3,
         bos_token_id: None,
         eos_token_id: Some(0),
     };
-    let model = Model::new(Config::Llama(config), 1, tch::Device::Cpu).unwrap();
+    let model = Model::new(Config::Llama(config), seed, tch::Device::Cpu).unwrap();
     std::fs::create_dir_all(folder).unwrap();
     tidemill_models::save(&model, folder).unwrap();
     std::fs::write(folder.join("tokenizer.json"), tokenizer.json()).unwrap();

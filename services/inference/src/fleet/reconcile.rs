@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidemill_artifacts::Digest;
 use tidemill_chassis::Fault;
-use tidemill_platform::{fault_of_artifacts, fault_of_resources};
+use tidemill_platform::{fault_of_artifacts, fault_of_resources, models};
 use tidemill_proto::inference::v1::Deployment;
 use tidemill_proto::inference::v1::deployment::Status;
 use tidemill_proto::registry::v1::{Alias, GetAliasRequest};
@@ -137,7 +137,7 @@ impl Fleet {
         let began = Instant::now();
         let parsed: Digest = digest.parse().map_err(fault_of_artifacts)?;
         let folder = self.folders.join(parsed.hex());
-        self.artifacts.fetch_directory(&parsed, &folder).await.map_err(fault_of_artifacts)?;
+        models::fetch(&self.artifacts, &parsed, &folder).await.map_err(fault_of_artifacts)?;
         let (name, limits, threads) = (digest.to_owned(), self.limits, self.threads.clone());
         let loaded = tokio::task::spawn_blocking(move || Loaded::read(&folder, &name, limits, &threads)).await;
         match loaded {

@@ -206,6 +206,7 @@ fn write_model(folder: &Path, seed: u64) {
     std::fs::create_dir_all(folder).unwrap();
     let tokenizer = Tokenizer::train_bpe([TEXT], 300, &SPECIAL_TOKENS).unwrap();
     let config = Config::Llama(LlamaConfig {
+        member: tidemill_models::LlamaMember::Llama,
         vocab_size: 320,
         hidden_size: 32,
         intermediate_size: 64,
@@ -214,7 +215,12 @@ fn write_model(folder: &Path, seed: u64) {
         num_key_value_heads: 2,
         head_dim: 8,
         max_position_embeddings: CONTEXT as i64,
-        rope_theta: 10_000.0,
+        rope: tidemill_models::Rope::default(),
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        head_norms: false,
+        windows: Vec::new(),
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
         // Large, so that greedy text of random weights does not repeat one token.

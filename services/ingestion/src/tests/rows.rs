@@ -141,3 +141,19 @@ async fn llama_factorys_files_are_read() {
         assert_eq!(manifest.annotations["row_type"], row_type, "{file}");
     }
 }
+
+#[tokio::test]
+#[ignore = "downloads 5 MB from files.pythonhosted.org"]
+async fn a_file_of_pypi_is_downloaded_once() {
+    let mut bench = Bench::start().await;
+    let folder =
+        "https://files.pythonhosted.org/packages/13/80/a93533be95fbc18940e0a192b9dce1d7565310f0d365bcad69489d3c0d0d";
+    let spec = SourceSpec {
+        uri: format!("{folder}/llamafactory-0.9.5.tar.gz"),
+        sha256: "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f".to_owned(),
+        include: vec!["llamafactory-0.9.5/data/dpo_en_demo.json".to_owned()],
+        ..Bench::spec("/".as_ref(), RecordFormat::Rows)
+    };
+    let version = bench.ingest(spec).await;
+    assert_eq!(version.record_count + version.quarantined_count, 300, "{:?}", version.error);
+}

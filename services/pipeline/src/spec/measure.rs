@@ -11,8 +11,12 @@ use super::wrong::Wrong;
 const MOST_STOPS: usize = 8;
 
 /// Metrics of baselines, which exist only where the suite measures them.
-const OF_BASELINES: [(&str, Baseline); 2] =
-    [("xz_bits_per_byte", Baseline::Xz), ("unigram_bits_per_byte", Baseline::Unigram)];
+const OF_BASELINES: [(&str, Baseline); 4] = [
+    ("xz_bits_per_byte", Baseline::Xz),
+    ("unigram_bits_per_byte", Baseline::Unigram),
+    ("base_assistant_loss", Baseline::BaseModel),
+    ("base_preference_accuracy", Baseline::BaseModel),
+];
 
 pub(super) fn check_suite(suite: &SuiteSpec, split: Option<&Split>, wrong: &mut Wrong) {
     let ratio = |share: fn(&Split) -> f64| split.is_none_or(|split| share(split) != 0.0);
@@ -69,16 +73,14 @@ fn check_threshold(field: &str, threshold: &Threshold, suite: Option<&SuiteSpec>
     wrong.text(&metric, &threshold.metric);
     check_measured(&metric, &threshold.metric, suite, wrong);
     match &threshold.bound {
-        None => wrong.add(field, "give one of max, min, below_metric, max_champion_ratio"),
+        None => wrong.add(field, "give one of max, min, below_metric, above_metric, max_champion_ratio"),
         Some(Bound::Max(value)) => check_finite(&format!("{field}.max"), *value, wrong),
         Some(Bound::Min(value)) => check_finite(&format!("{field}.min"), *value, wrong),
         Some(Bound::BelowMetric(other)) => {
-            let field = format!("{field}.below_metric");
-            wrong.text(&field, other);
-            wrong.unless(other.is_empty() || *other != threshold.metric, &field, || {
-                "it is the metric itself; name another one".to_owned()
-            });
-            check_measured(&field, other, suite, wrong);
+            check_other(&format!("{field}.below_metric"), other, threshold, suite, wrong)
+        }
+        Some(Bound::AboveMetric(other)) => {
+            check_other(&format!("{field}.above_metric"), other, threshold, suite, wrong)
         }
         Some(Bound::MaxChampionRatio(ratio)) => {
             wrong.unless(ratio.is_finite() && *ratio > 0.0, &format!("{field}.max_champion_ratio"), || {
@@ -86,6 +88,14 @@ fn check_threshold(field: &str, threshold: &Threshold, suite: Option<&SuiteSpec>
             });
         }
     }
+}
+
+fn check_other(field: &str, other: &str, threshold: &Threshold, suite: Option<&SuiteSpec>, wrong: &mut Wrong) {
+    wrong.text(field, other);
+    wrong.unless(other.is_empty() || *other != threshold.metric, field, || {
+        "it is the metric itself; name another one".to_owned()
+    });
+    check_measured(field, other, suite, wrong);
 }
 
 fn check_finite(field: &str, value: f64, wrong: &mut Wrong) {

@@ -1,6 +1,10 @@
 use tidemill_proto::pipeline::v1::PipelineSpec;
+use tidemill_proto::pipeline::v1::pipeline_spec::Base;
+use tidemill_proto::pipeline::v1::pipeline_spec::base::Base as Which;
+use tidemill_proto::r#type::v1::suite_spec::Baseline;
 use tidemill_proto::r#type::v1::threshold::Bound;
-use tidemill_proto::r#type::v1::{Recipe, RecordFormat, Threshold, recipe, tokenizer_spec};
+use tidemill_proto::r#type::v1::training_spec::Method;
+use tidemill_proto::r#type::v1::{Recipe, RecordFormat, SupervisedFineTuning, Threshold, recipe, tokenizer_spec};
 
 use crate::tests::sample;
 
@@ -50,13 +54,21 @@ fn of_rows(spec: &mut PipelineSpec) {
     recipe(spec).tokenizer = None;
     spec.evaluation.as_mut().unwrap().baselines.clear();
     spec.feedback = None;
+    spec.base = Some(Base { base: Some(Which::Model("small".to_owned())) });
+    spec.training.as_mut().unwrap().method = Some(Method::SupervisedFineTuning(SupervisedFineTuning::default()));
 }
 
 #[test]
 fn rows_have_no_tokenizer_no_compressors_and_no_feedback() {
     assert_eq!(fields(of_rows), [""; 0]);
     let found = fields(|spec| spec.source.as_mut().unwrap().format = RecordFormat::Rows.into());
-    assert_eq!(found, ["spec.recipe.tokenizer", "spec.evaluation.baselines", "spec.feedback"]);
+    let expected =
+        ["spec.recipe.tokenizer", "spec.base", "spec.training", "spec.evaluation.baselines[0]", "spec.feedback"];
+    assert_eq!(found, expected);
+    let base_model =
+        |spec: &mut PipelineSpec| spec.evaluation.as_mut().unwrap().baselines = vec![Baseline::BaseModel.into()];
+    assert_eq!(fields(base_model), ["spec.evaluation.baselines[0]"]);
+    assert_eq!(fields(|spec| (of_rows(spec), base_model(spec)).1), [""; 0]);
     let url = "https://files.pythonhosted.org/a.tar.gz";
     let found = fields(|spec| spec.source.as_mut().unwrap().uri = url.to_owned());
     assert_eq!(found, ["spec.source.sha256"]);

@@ -10,8 +10,23 @@ use super::wrong::Wrong;
 /// Beyond this a size is a mistake.
 const LARGEST: i32 = 1 << 20;
 
-pub(super) fn check(training: &TrainingSpec, wrong: &mut Wrong) {
-    let context = match wrong.required("training.architecture", training.architecture.as_ref()) {
+/// `rows`: the dataset is of rows and not of text.
+pub(super) fn check(training: &TrainingSpec, has_base: bool, rows: bool, wrong: &mut Wrong) {
+    wrong.unless(has_base || !rows, "base", || {
+        "it is required: rows are learned in the tokens and the chat template of a model".to_owned()
+    });
+    wrong.unless(rows == training.method.is_some(), "training", || {
+        let methods = "supervised_fine_tuning, direct_preference_optimization, kahneman_tversky_optimization";
+        if rows { format!("say how rows are learned: {methods}") } else { format!("{methods} are for rows: leave it out") }
+    });
+    wrong.unless(has_base || training.lora.is_none(), "training.lora", || "it needs a base".to_owned());
+    // A base brings its own.
+    let needed = !has_base && !rows;
+    let architecture = match needed {
+        true => wrong.required("training.architecture", training.architecture.as_ref()),
+        false => None,
+    };
+    let context = match architecture {
         None => None,
         Some(architecture) => match &architecture.architecture {
             None => {

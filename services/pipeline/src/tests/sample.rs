@@ -17,6 +17,7 @@ pub(crate) fn pipeline(id: &str) -> PipelineSpec {
     };
     let threshold = |bound| Threshold { metric: "bits_per_byte".to_owned(), bound: Some(bound) };
     PipelineSpec {
+        base: None,
         id: id.to_owned(),
         source: Some(SourceSpec {
             uri: "file:///texts".to_owned(),

@@ -8,6 +8,8 @@ use tidemill_proto::training::v1::{CreateTrainingJobRequest, TrainingJob};
 use tidemill_proto::r#type::v1::TrainingSpec;
 use tidemill_proto::r#type::v1::threshold::Bound;
 
+use tidemill_proto::pipeline::v1::pipeline_run::Trigger;
+
 use super::{Turn, Version, ensured, keys};
 
 /// Share of the learning rate, and of the steps for warm-up, where a turn goes on from a model.
@@ -20,15 +22,10 @@ impl Turn {
         let name = format!("trainingJobs/{}", self.id());
         let work = async {
             let model = self.serving().model.clone();
-            let request = CreateModelRequest {
-                model_id: model.clone(),
-                model: Some(Model { labels: self.labels(), ..Model::default() }),
-                request_id: keys::stable(&format!("models/{model}")),
-            };
-            ensured(self.clients.registry().create_model(request).await)?;
+            self.model(&model).await?;
             let job = TrainingJob {
                 labels: self.labels(),
-                spec: Some(self.training_spec(base.is_some())),
+                spec: Some(self.training_spec()),
                 dataset_digest: prepared.to_owned(),
                 base_model_digest: base.map(|base| base.digest.clone()).unwrap_or_default(),
                 model: format!("models/{model}"),
@@ -56,9 +53,20 @@ impl Turn {
         Ok(candidate)
     }
 
-    fn training_spec(&self, has_base: bool) -> TrainingSpec {
-        let mut spec = self.spec.training.unwrap_or_default();
-        let Some(feedback) = self.spec.feedback.filter(|_| has_base) else { return spec };
+    /// Makes a model exist.
+    pub(super) async fn model(&self, id: &str) -> Result<(), Fault> {
+        let request = CreateModelRequest {
+            model_id: id.to_owned(),
+            model: Some(Model { labels: self.labels(), ..Model::default() }),
+            request_id: keys::stable(&format!("models/{id}")),
+        };
+        ensured(self.clients.registry().create_model(request).await)
+    }
+
+    fn training_spec(&self) -> TrainingSpec {
+        let mut spec = self.spec.training.clone().unwrap_or_default();
+        let goes_on = self.run.trigger() == Trigger::Feedback;
+        let Some(feedback) = self.spec.feedback.filter(|_| goes_on) else { return spec };
         spec.steps = feedback.steps;
         if let Some(optimizer) = &mut spec.optimizer {
             optimizer.learning_rate = match feedback.learning_rate {

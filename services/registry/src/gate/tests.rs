@@ -30,6 +30,8 @@ fn each_bound_holds_on_its_side_and_not_on_the_other() {
         (Bound::BelowMetric("xz".to_owned()), true, "bits_per_byte 2 is below xz 2.5: holds"),
         (Bound::BelowMetric("tied".to_owned()), false, "bits_per_byte 2 is not below tied 2: does not hold"),
         (Bound::BelowMetric("low".to_owned()), false, "bits_per_byte 2 is not below low 1: does not hold"),
+        (Bound::AboveMetric("low".to_owned()), true, "bits_per_byte 2 is above low 1: holds"),
+        (Bound::AboveMetric("tied".to_owned()), false, "bits_per_byte 2 is not above tied 2: does not hold"),
     ] {
         let finding = one(bound, Some(&figures), None);
         assert_eq!((finding.holds, finding.text.as_str()), (holds, words));

@@ -14,14 +14,18 @@ struct Case {
     arguments: Arguments,
 }
 
-/// Runs a JSON list of argument lists in order; ends at the first that fails.
+/// Runs a JSON list of argument lists in order; says of each that fails why.
 pub(super) fn execute(file: &Path) -> Result<(), Failure> {
     let text = fs::read_to_string(file).map_err(|error| Failure::file(file, &error))?;
     let cases: Vec<Vec<String>> = serde_json::from_str(&text).map_err(|error| Failure::content(file, error))?;
-    for (number, case) in cases.iter().enumerate() {
-        let failed = |error: String| Failure::content(file, format!("case {number}, {}: {error}", case.join(" ")));
-        let parsed = Case::try_parse_from(case).map_err(|error| failed(error.to_string()))?;
-        run(&parsed.arguments.verb).map_err(|failure| failed(failure.to_string()))?;
+    let mut failed = 0;
+    for case in &cases {
+        let parsed = Case::try_parse_from(case).map_err(|error| error.to_string());
+        let result = parsed.and_then(|parsed| run(&parsed.arguments.verb).map_err(|failure| failure.to_string()));
+        if let Err(text) = result {
+            eprintln!("{}: {text}", case.join(" "));
+            failed += 1;
+        }
     }
-    Ok(())
+    if failed == 0 { Ok(()) } else { Err(Failure::Failed(format!("{failed} of {} cases failed", cases.len()))) }
 }

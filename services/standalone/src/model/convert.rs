@@ -84,12 +84,13 @@ fn write(source: &Source, directory: &Path, arguments: &Arguments) -> Result<Str
         Ok(Some(bytes)) if matches!(source.kind(), Kind::Directory) => Some(bytes),
         _ => generation(model.config()),
     };
+    let tokenizer = if files.iter().any(|(name, _)| *name == TOKENIZER_FILE) { "with its" } else { "without a" };
     let files = files.into_iter().chain(generation.map(|bytes| (GENERATION_FILE, bytes)));
     for (name, bytes) in files {
         let path = directory.join(name);
         fs::write(&path, bytes).map_err(|error| Failure::file(&path, &error))?;
     }
-    Ok(format!("{}, {} parameters in float32", model.config().model_type(), model.parameter_count()))
+    Ok(format!("{}, {} parameters in float32, {tokenizer} tokenizer", model.config().model_type(), model.parameter_count()))
 }
 
 type Files = Vec<(&'static str, Vec<u8>)>;
@@ -108,9 +109,6 @@ fn tokenizer_files(source: &Source) -> Result<Files, Failure> {
             None => (None, None),
         },
     };
-    if tokenizer.is_none() {
-        eprintln!("{}: no {TOKENIZER_FILE} in it, so none is written", source.path().display());
-    }
     // Older directories have the template in tokenizer_config.json alone.
     let template = source.chat()?.template.map(|template| template.source().as_bytes().to_vec());
     let named = [(TOKENIZER_FILE, tokenizer), (TOKENIZER_CONFIG_FILE, config), (TEMPLATE_FILE, template)];

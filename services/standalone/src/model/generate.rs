@@ -1,6 +1,6 @@
 //! `tidemill model generate`.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use clap::Args;
 use tidemill_models::{Model, generate};
@@ -38,6 +38,9 @@ pub(super) struct Arguments {
     /// Search with so many beams; 1 takes the likeliest token each time.
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     beams: u16,
+    /// Write into a file instead of printing.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
@@ -54,16 +57,25 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     };
     let (model, ends) = (source.model()?, source.ends()?);
     let write = |prompt: &[i64]| written(&model, prompt, arguments, &ends);
-    if let Some((tokenizer, prompt)) = text {
-        let ids: Vec<u32> = write(&prompt)?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect();
-        let text = tokenizer.decode(&ids).map_err(|error| Failure::Failed(error.to_string()))?;
-        println!("{text}");
-    } else if let Some(ids) = given {
-        let rows = ids.input_ids.iter().zip(ids.lengths());
-        let rows = rows.map(|(row, length)| write(&row[..length])).collect::<Result<Vec<_>, _>>()?;
-        println!("{}", serde_json::json!(rows));
+    let result = match (text, given) {
+        (Some((tokenizer, prompt)), _) => {
+            let ids: Vec<u32> = write(&prompt)?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect();
+            tokenizer.decode(&ids).map_err(|error| Failure::Failed(error.to_string()))?
+        }
+        (None, given) => {
+            let ids = given.unwrap_or_default();
+            let rows = ids.input_ids.iter().zip(ids.lengths());
+            let rows = rows.map(|(row, length)| write(&row[..length])).collect::<Result<Vec<_>, _>>()?;
+            serde_json::json!(rows).to_string()
+        }
+    };
+    match &arguments.output {
+        Some(path) => fs::write(path, format!("{result}\n")).map_err(|error| Failure::file(path, &error)),
+        None => {
+            println!("{result}");
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 fn written(model: &Model, prompt: &[i64], arguments: &Arguments, ends: &[i64]) -> Result<Vec<i64>, Failure> {

@@ -60,7 +60,8 @@ enum Tokenizer {
     Unusable(String),
     Usable {
         vocabulary: usize,
-        end_of_text: Option<String>,
+        /// Tokens that end a text.
+        ends: Vec<String>,
     },
 }
 
@@ -97,7 +98,7 @@ fn report(source: &Source) -> Result<Report, Failure> {
         Err(failure) => Tokenizer::Unusable(failure.to_string()),
         Ok(Some(tokenizer)) => Tokenizer::Usable {
             vocabulary: tokenizer.vocabulary_size(),
-            end_of_text: tokenizer.end_of_text().and_then(|id| tokenizer.token(id)),
+            ends: source.ends()?.iter().filter_map(|id| tokenizer.token(u32::try_from(*id).ok()?)).collect(),
         },
     };
     // A tokenizer that cannot be used has been told of.
@@ -168,8 +169,9 @@ fn table(report: &Report) -> String {
             match &report.tokenizer {
                 Tokenizer::None => "none".to_owned(),
                 Tokenizer::Unusable(problem) => problem.clone(),
-                Tokenizer::Usable { vocabulary, end_of_text } => {
-                    format!("{vocabulary} tokens, text ends with {}", end_of_text.as_deref().unwrap_or("none"))
+                Tokenizer::Usable { vocabulary, ends } => {
+                    let ends = if ends.is_empty() { "none".to_owned() } else { ends.join(", ") };
+                    format!("{vocabulary} tokens, end of a text: {ends}")
                 }
             },
         ),

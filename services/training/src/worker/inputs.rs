@@ -65,7 +65,7 @@ pub(crate) async fn read(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Pa
     match Prepared::from_map(&manifest.annotations).map_err(failed)? {
         Prepared::Tokens(annotations) => of_tokens(artifacts, job, dataset, &manifest, &annotations, base).await,
         Prepared::Rows(annotations) => {
-            let Some((digest, folder)) = base else {
+            let Some(Base { digest, folder, tokenizer_digest }) = base else {
                 let reason = "is required: rows are learned in the tokens and the chat template of a model".to_owned();
                 return Err(Error::Unfit { field: "base_model_digest", reason });
             };
@@ -80,7 +80,7 @@ pub(crate) async fn read(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Pa
                 return Err(Error::Unfit { field: "base_model_digest", reason });
             }
             let material = Material::Rows { train: read.train, validation: read.validation };
-            let (tokenizer, tokenizer_digest) = (read.tokenizer, read.tokenizer_digest);
+            let tokenizer = read.tokenizer;
             Ok(Inputs { dataset, tokenizer_digest, tokenizer, material, base: Some((digest, folder)), config })
         }
     }
@@ -92,7 +92,7 @@ async fn of_tokens(
     dataset: Digest,
     manifest: &Manifest,
     annotations: &PreparedAnnotations,
-    base: Option<(Digest, PathBuf)>,
+    base: Option<Base>,
 ) -> Result<Inputs> {
     let failed = |source| Error::Dataset { digest: dataset.to_string(), source };
     let json = artifacts.get_entry(&dataset, "tokenizer/tokenizer.json").await?;
@@ -114,7 +114,7 @@ async fn of_tokens(
     };
     let material = Material::Tokens { train: tokens(Split::Train).await?, validation: tokens(Split::Validation).await? };
     let config = match &base {
-        Some((digest, folder)) => {
+        Some(Base { digest, folder, .. }) => {
             let config = tidemill_models::read_config(folder).map_err(learning::Error::from)?;
             if config.vocabulary_size() < vocabulary_size as i64 {
                 let reason = format!(
@@ -135,6 +135,7 @@ async fn of_tokens(
         }
     };
     let tokenizer_digest = annotations.tokenizer_digest.clone();
+    let base = base.map(|base| (base.digest, base.folder));
     Ok(Inputs { dataset, tokenizer_digest, tokenizer, material, base, config })
 }
 
@@ -149,12 +150,21 @@ async fn shards(artifacts: &Artifacts, digest: &Digest, manifest: &Manifest, pre
     Ok(shards)
 }
 
-async fn base(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Path) -> Result<Option<(Digest, PathBuf)>> {
+/// A model to start from.
+struct Base {
+    digest: Digest,
+    folder: PathBuf,
+    /// Its tokenizer's own artifact, where it names one.
+    tokenizer_digest: String,
+}
+
+async fn base(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Path) -> Result<Option<Base>> {
     if job.base_model_digest.is_empty() {
         return Ok(None);
     }
     let digest: Digest = job.base_model_digest.parse()?;
     let folder = work_dir.join("base");
-    tidemill_platform::models::fetch(artifacts, &digest, &folder).await?;
-    Ok(Some((digest, folder)))
+    let manifest = tidemill_platform::models::fetch(artifacts, &digest, &folder).await?;
+    let tokenizer_digest = manifest.annotations.get("tokenizer_digest").cloned().unwrap_or_default();
+    Ok(Some(Base { digest, folder, tokenizer_digest }))
 }

@@ -15,7 +15,6 @@ use crate::validate;
 /// The rows of a dataset, and the tokenizer that made them.
 pub(super) struct Read {
     pub(super) tokenizer: Tokenizer,
-    pub(super) tokenizer_digest: String,
     pub(super) train: Vec<Row>,
     pub(super) validation: Vec<Row>,
 }
@@ -61,8 +60,7 @@ pub(super) async fn read(
         splits.push(rows);
     }
     let (validation, train) = (splits.pop().unwrap_or_default(), splits.pop().unwrap_or_default());
-    let tokenizer_digest = Digest::of(&json).to_string();
-    Ok(Read { tokenizer, tokenizer_digest, train, validation })
+    Ok(Read { tokenizer, train, validation })
 }
 
 fn paths(manifest: &Manifest, split: Split) -> Vec<&str> {

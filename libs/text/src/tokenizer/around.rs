@@ -1,0 +1,41 @@
+//! The tokens that a tokenizer's post-processor puts around a text, such as `<s>` or `</s>`.
+
+use super::Tokenizer;
+use crate::Error;
+
+impl Tokenizer {
+    /// Ids that a model reads before and after a text.
+    pub fn around(&self) -> Result<(Vec<u32>, Vec<u32>), Error> {
+        let encode = |special: bool| {
+            let encoding = self.inner.plain.encode_fast("a", special).map_err(|error| Error::Failed(error.to_string()))?;
+            Ok::<_, Error>(encoding.get_ids().to_vec())
+        };
+        let (bare, whole) = (encode(false)?, encode(true)?);
+        let place = whole.windows(bare.len().max(1)).position(|window| window == bare);
+        Ok(match place {
+            Some(place) => (whole[..place].to_vec(), whole[place + bare.len()..].to_vec()),
+            None => (Vec::new(), Vec::new()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_around_a_text_is_known() {
+        let json = |processor: &str| {
+            format!(
+                r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,
+                "post_processor":{processor},"decoder":null,
+                "model":{{"type":"WordLevel","vocab":{{"a":0,"<s>":1,"</s>":2}},"unk_token":"a"}}}}"#
+            )
+        };
+        let bert = json(r#"{"type":"BertProcessing","sep":["</s>",2],"cls":["<s>",1]}"#);
+        let tokenizer = Tokenizer::from_bytes(bert.as_bytes()).unwrap();
+        assert_eq!(tokenizer.around().unwrap(), (vec![1], vec![2]));
+        let tokenizer = Tokenizer::from_bytes(json("null").as_bytes()).unwrap();
+        assert_eq!(tokenizer.around().unwrap(), (vec![], vec![]));
+    }
+}
