@@ -19,7 +19,11 @@ mod outages;
 #[cfg(test)]
 mod real_clients;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod restore;
+#[cfg(test)]
+mod resume;
 #[cfg(test)]
 mod rolling_restart;
 #[cfg(test)]

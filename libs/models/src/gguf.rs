@@ -72,8 +72,7 @@ impl Gguf {
 
     /// The shape of the model.
     pub fn config(&self) -> Result<Config> {
-        Config::from_json(&self.config_json()?)
-            .map_err(|problems| Error::Config { path: self.path.clone(), problems })
+        Config::from_json(&self.config_json()?).map_err(|problems| Error::Config { path: self.path.clone(), problems })
     }
 
     /// All tensors in float32 under Hugging Face's names, with queries and keys ordered for half-split rotation.

@@ -190,14 +190,23 @@ impl Model {
     /// Sum of the negative log-likelihoods (nats) of `targets_bt`, skipping [`IGNORED`] ones, never forming all logits at once. `z_loss`
     /// weighs the squares of the log-sum-exps.
     pub fn loss_sum(&self, ids_bt: &Tensor, targets_bt: &Tensor, attention: Attention<'_>, z_loss: f64) -> Result<Tensor> {
-        let (x_nc, head_vc) = self.before_head(&self.states(ids_bt, attention)?.f_flatten(0, 1)?)?;
-        Ok(ops::cross_entropy_sum(&x_nc, &head_vc, &targets_bt.f_flatten(0, 1)?, IGNORED, z_loss)?)
+        let x_nc = self.states(ids_bt, attention)?.f_flatten(0, 1)?;
+        let (x_nc, targets_n, _) = supervised(x_nc, targets_bt.f_flatten(0, 1)?)?;
+        let (x_nc, head_vc) = self.before_head(&x_nc)?;
+        Ok(ops::cross_entropy_sum(&x_nc, &head_vc, &targets_n, IGNORED, z_loss)?)
     }
 
     /// Negative log-likelihood (nats) of each of `targets_bt`, 0 for [`IGNORED`] ones: [b*t], float32.
     pub fn token_losses(&self, ids_bt: &Tensor, targets_bt: &Tensor, attention: Attention<'_>) -> Result<Tensor> {
-        let (x_nc, head_vc) = self.before_head(&self.states(ids_bt, attention)?.f_flatten(0, 1)?)?;
-        Ok(ops::token_losses(&x_nc, &head_vc, &targets_bt.f_flatten(0, 1)?, IGNORED)?)
+        let x_nc = self.states(ids_bt, attention)?.f_flatten(0, 1)?;
+        let count = x_nc.size()[0];
+        let (x_nc, targets_n, places) = supervised(x_nc, targets_bt.f_flatten(0, 1)?)?;
+        let (x_nc, head_vc) = self.before_head(&x_nc)?;
+        let losses = ops::token_losses(&x_nc, &head_vc, &targets_n, IGNORED)?;
+        Ok(match places {
+            Some(places) => losses.f_new_zeros([count], (losses.kind(), losses.device()))?.f_index_add(0, &places, &losses)?,
+            None => losses,
+        })
     }
 
     /// The last layer's output after its norm: ids [b,t] -> [b,t,c].
@@ -313,6 +322,17 @@ impl Model {
         }
         Ok(tensors)
     }
+}
+
+/// Leaves out rows that no target asks for, which would be the dearest of all: their logits. Gives the places of those that stay, if not
+/// all do.
+fn supervised(x_nc: Tensor, targets_n: Tensor) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+    let places = targets_n.f_ne(IGNORED)?.f_nonzero()?.f_flatten(0, 1)?;
+    let kept = places.size()[0];
+    if kept == targets_n.size()[0] || kept == 0 {
+        return Ok((x_nc, targets_n, None));
+    }
+    Ok((x_nc.f_index_select(0, &places)?, targets_n.f_index_select(0, &places)?, Some(places)))
 }
 
 fn count(parameters: &[Parameter]) -> i64 {

@@ -43,7 +43,8 @@ impl GgufVocabulary {
     /// The tokenizer, whose `json` is tokenizer.json.
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
         if self.model != "gpt2" {
-            let text = "only gpt2 (byte-level BPE) is supported; take tokenizer.json from the model's original directory";
+            let text =
+                "only gpt2 (byte-level BPE) is supported; take tokenizer.json from the model's original directory";
             return Err(Error::Invalid(format!("tokenizer.ggml.model: {:?}: {text}", self.model)));
         }
         let pre = pre::by_name(self.pre.as_deref())?;
@@ -99,7 +100,8 @@ impl GgufVocabulary {
     fn name(&self, key: &str, id: Option<i64>) -> Result<Option<&str>, Error> {
         let Some(id) = id else { return Ok(None) };
         let token = usize::try_from(id).ok().and_then(|index| self.tokens.get(index));
-        let missing = || Error::Invalid(format!("tokenizer.ggml.{key}: {id} is not one of {} tokens", self.tokens.len()));
+        let missing =
+            || Error::Invalid(format!("tokenizer.ggml.{key}: {id} is not one of {} tokens", self.tokens.len()));
         token.map(|token| Some(token.as_str())).ok_or_else(missing)
     }
 
@@ -118,7 +120,9 @@ impl GgufVocabulary {
         let mut vocabulary = Map::with_capacity(self.tokens.len());
         for (id, token) in self.tokens.iter().enumerate() {
             if let Some(first) = vocabulary.insert(token.clone(), json!(id)) {
-                return Err(Error::Invalid(format!("tokenizer.ggml.tokens: {token:?} is both token {first} and token {id}")));
+                return Err(Error::Invalid(format!(
+                    "tokenizer.ggml.tokens: {token:?} is both token {first} and token {id}"
+                )));
             }
         }
         Ok(vocabulary)
@@ -126,7 +130,9 @@ impl GgufVocabulary {
 
     fn pairs(&self) -> Result<Vec<Value>, Error> {
         let pair = |(rank, merge): (usize, &String)| match merge.split_once(' ') {
-            Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => Ok(json!([left, right])),
+            Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
+                Ok(json!([left, right]))
+            }
             _ => Err(Error::Invalid(format!("tokenizer.ggml.merges: merge {rank}, {merge:?}, is not a pair"))),
         };
         self.merges.iter().enumerate().map(pair).collect()
@@ -134,7 +140,8 @@ impl GgufVocabulary {
 
     /// Puts the tokens around a text that the model expects there.
     fn post_processor(&self, adds_begin: bool) -> Result<Value, Error> {
-        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
         let wanted = |wanted: bool, id: Option<i64>| id.filter(|_| wanted);
         let begin = wanted(self.add_begin.unwrap_or(adds_begin), self.begin);
         let end = wanted(self.add_end.unwrap_or(false), self.end);

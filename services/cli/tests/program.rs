@@ -115,3 +115,27 @@ fn every_shell_gets_its_completions() {
         assert!(String::from_utf8(output.stdout).unwrap().contains("lineage"), "{shell}");
     }
 }
+
+#[test]
+fn model_hands_everything_to_the_daemon_s_program_beside_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (own, daemon) = (folder.path().join("tidemill"), folder.path().join("tidemilld"));
+    std::fs::copy(env!("CARGO_BIN_EXE_tidemill"), &own).unwrap();
+    let run = |arguments: &[&str]| Command::new(&own).args(arguments).env("PATH", "/usr/bin:/bin").output().unwrap();
+    let command = ["model", "logits", "./a model", "--ids", "i.json", "--output", "o.safetensors", "--help"];
+    let output = run(&command);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors(&output).contains("tidemilld is neither beside this program nor on PATH"), "{}", errors(&output));
+
+    std::fs::write(&daemon, "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 3\n").unwrap();
+    std::fs::set_permissions(&daemon, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = run(&command);
+    assert_eq!(output.status.code(), Some(3));
+    let given = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(given, "<model><logits><./a model><--ids><i.json><--output><o.safetensors><--help>");
+
+    let help = run(&["model", "--help"]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("tidemill model <VERB> <MODEL>") && help.contains("gpt2, bert, t5"), "{help}");
+}

@@ -26,6 +26,16 @@ enum Measured {
     Nothing,
 }
 
+impl Measured {
+    fn sequences(&self) -> &[Supervised] {
+        match self {
+            Self::Answer(answer) => std::slice::from_ref(answer),
+            Self::Pair(pair) => pair,
+            Self::Nothing => &[],
+        }
+    }
+}
+
 /// The rows of a split, ready to be scored.
 #[derive(Debug)]
 pub(crate) struct Rows(Vec<Measured>);
@@ -53,12 +63,7 @@ impl Rows {
     }
 
     fn sequences(&self) -> Vec<&Supervised> {
-        let of = |row| match row {
-            &Measured::Answer(ref answer) => std::slice::from_ref(answer),
-            Measured::Pair(pair) => pair,
-            Measured::Nothing => &[],
-        };
-        self.0.iter().flat_map(of).collect()
+        self.0.iter().flat_map(Measured::sequences).collect()
     }
 
     /// Tokens that are run through the model.

@@ -63,7 +63,7 @@ pub(crate) async fn complete(
     mut go_on: impl FnMut() -> bool,
 ) -> Result<Option<Sample>> {
     let Subject { model, tokenizer, .. } = *subject;
-    let digest = subject.digest();
+    let digest = subject.model_digest();
     let text = |source| Error::Text { what: format!("suite.prompts[{index}]"), source };
     let failed = |source| Error::Model { digest: digest.to_owned(), source };
     if ids.is_empty() {

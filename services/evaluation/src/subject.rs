@@ -22,7 +22,7 @@ pub(crate) struct Subject<'a> {
 
 impl Subject<'_> {
     /// The model's digest.
-    pub(crate) fn digest(&self) -> &str {
+    pub(crate) fn model_digest(&self) -> &str {
         &self.evaluation.model_digest
     }
 

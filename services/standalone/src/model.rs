@@ -31,7 +31,9 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Show what a model is: family, sizes, tensors, tokenizer, chat template. Reads no weights.
-    #[command(after_help = "Examples:\n  tidemill model inspect ./SmolLM2.gguf\n  tidemill model inspect ./my-model --json")]
+    #[command(
+        after_help = "Examples:\n  tidemill model inspect ./SmolLM2.gguf\n  tidemill model inspect ./my-model --json"
+    )]
     Inspect(inspect::Arguments),
     /// Compute logits, and with labels the loss and its gradients.
     #[command(after_help = logits::HELP)]

@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     let rows = case.rows.into_iter().map(row).collect();
     let rows = Rows::new(rows, spec.order, spec.seed, spec.sequence_length)?;
     let data = Data { train: Train::Rows(rows), validation: Validation::None };
-    tidemill_torch::process::set_threads(1);
+    tidemill_torch::process::set_threads(std::env::var("THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(1));
     let mut trainer = Trainer::new(spec, String::new(), data, Start::From(&case.base), tch::Device::Cpu)?;
     if let Some(adapter) = &case.adapter {
         tch::no_grad(|| restore_weights(trainer.model(), &adapter.join(ADAPTER_WEIGHTS_FILE)))?;

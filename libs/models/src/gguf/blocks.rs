@@ -124,10 +124,9 @@ fn q4_k(block: &[u8], out: &mut Vec<f32>) {
         // The first four groups have their 6 bits in one byte; the others are spread over the rest.
         let (scale, minimum) = match group {
             0..4 => (scales[group] & 63, scales[group + 4] & 63),
-            _ => (
-                scales[group + 4] & 15 | scales[group - 4] >> 6 << 4,
-                scales[group + 4] >> 4 | scales[group] >> 6 << 4,
-            ),
+            _ => {
+                (scales[group + 4] & 15 | scales[group - 4] >> 6 << 4, scales[group + 4] >> 4 | scales[group] >> 6 << 4)
+            }
         };
         let (scale, minimum) = (d * f32::from(scale), m * f32::from(minimum));
         let bytes = &quants[group / 2 * 32..][..32];

@@ -104,7 +104,8 @@ impl Keys<'_> {
     /// A key that is not known may change what the model computes; switches that are off do not.
     fn refuse_unknown(&mut self) {
         let prefix = format!("{}.", self.architecture);
-        let off = |value: &Value| matches!(value, Value::Integer(0) | Value::Bool(false)) || *value == Value::Float(0.0);
+        let off =
+            |value: &Value| matches!(value, Value::Integer(0) | Value::Bool(false)) || *value == Value::Float(0.0);
         for (key, value) in &self.header.metadata {
             if let Some(rest) = key.strip_prefix(&prefix)
                 && !KNOWN.contains(&rest)
@@ -182,7 +183,10 @@ pub(super) fn json(header: &Header, factors: Option<&[f32]>) -> Result<String, V
     };
     for name in ["bos", "eos", "padding"] {
         if let Some(id) = header.integer(&format!("tokenizer.ggml.{name}_token_id")) {
-            put(if name == "padding" { "pad_token_id".to_owned() } else { format!("{name}_token_id") }.as_str(), json!(id));
+            put(
+                if name == "padding" { "pad_token_id".to_owned() } else { format!("{name}_token_id") }.as_str(),
+                json!(id),
+            );
         }
     }
     if keys.problems.is_empty() { Ok(format!("{:#}\n", Json::Object(map))) } else { Err(keys.problems) }

@@ -57,15 +57,24 @@ pub(super) fn read<R: Read>(source: R, file_size: u64) -> Result<Header, Vec<Str
     let mut problems = Vec::new();
     let mut tensors = Vec::with_capacity(declared.len());
     let mut names = BTreeSet::new();
+    let mut beyond = Vec::new();
     for tensor in declared {
         if !names.insert(tensor.name.clone()) {
             problems.push(format!("tensor {} appears twice", tensor.name));
         }
         let name = tensor.name.clone();
-        match place(tensor, alignment, data_start, file_size) {
-            Ok(info) => tensors.push(info),
+        match place(tensor, alignment, data_start) {
+            Ok((_, end)) if end > file_size => beyond.push((name, end)),
+            Ok((info, _)) => tensors.push(info),
             Err(problem) => problems.push(format!("tensor {name}: {problem}")),
         }
+    }
+    // A file that was cut lacks hundreds: one sentence for all.
+    if let (Some((first, _)), Some(end)) = (beyond.first(), beyond.iter().map(|(_, end)| end).max()) {
+        problems.push(format!(
+            "{} tensor(s), tensor {first} first, reach beyond the file's end: it has {file_size} bytes of {end}; copy or download it again",
+            beyond.len()
+        ));
     }
     if problems.is_empty() { Ok(Header { version, metadata, tensors }) } else { Err(problems) }
 }
@@ -119,7 +128,8 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Broken<u64> {
     .ok_or_else(|| format!("general.alignment: {value:?} is not a power of two up to {MAX_ALIGNMENT}"))
 }
 
-fn place(tensor: Declared, alignment: u64, data_start: u64, file_size: u64) -> Broken<TensorInfo> {
+/// Where a tensor lies, and where it ends.
+fn place(tensor: Declared, alignment: u64, data_start: u64) -> Broken<(TensorInfo, u64)> {
     let storage = Storage::from_code(tensor.code).map_err(|kind| {
         format!("type {kind} is not supported, only F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K; quantise the model anew")
     })?;
@@ -129,17 +139,18 @@ fn place(tensor: Declared, alignment: u64, data_start: u64, file_size: u64) -> B
         return Err(format!("rows of {row} values are not whole {} blocks of {}", storage.name(), storage.values()));
     }
     let values = dimensions.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
-    let size = values.filter(|values| *values > 0).and_then(|values| (values / storage.values()).checked_mul(storage.bytes()));
-    let begin = data_start.checked_add(tensor.offset);
-    let (Some(size), Some(begin)) = (size, begin) else {
+    let size =
+        values.filter(|values| *values > 0).and_then(|values| (values / storage.values()).checked_mul(storage.bytes()));
+    let Some(size) = size else {
         return Err(format!("the shape {dimensions:?} is empty or too large"));
     };
     if !tensor.offset.is_multiple_of(alignment) {
         return Err(format!("the offset {} is not a multiple of the alignment {alignment}", tensor.offset));
     }
-    if begin.checked_add(size).is_none_or(|end| end > file_size) {
-        return Err(format!("{size} bytes at {begin} reach beyond the file's {file_size}; is it complete?"));
-    }
+    let begin = data_start.checked_add(tensor.offset);
+    let Some((begin, end)) = begin.and_then(|begin| Some((begin, begin.checked_add(size)?))) else {
+        return Err(format!("{size} bytes at the offset {} are too large", tensor.offset));
+    };
     let shape = dimensions.iter().rev().map(|size| *size as i64).collect();
-    Ok(TensorInfo { name: tensor.name, shape, storage, offset: begin, size: size as usize })
+    Ok((TensorInfo { name: tensor.name, shape, storage, offset: begin, size: size as usize }, end))
 }

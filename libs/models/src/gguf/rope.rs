@@ -45,7 +45,8 @@ pub(super) fn parameters(keys: &mut Keys<'_>, head_size: i64, factors: Option<&[
         None => keys.problem("rope.scaling.factor", "missing"),
     }
     if kind == "yarn" {
-        parameters["original_max_position_embeddings"] = json!(keys.size_or("rope.scaling.original_context_length", None));
+        parameters["original_max_position_embeddings"] =
+            json!(keys.size_or("rope.scaling.original_context_length", None));
         for (key, name) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
             if let Some(value) = keys.number(&format!("rope.scaling.{key}")) {
                 parameters[name] = json!(value);

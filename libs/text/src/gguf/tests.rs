@@ -96,7 +96,9 @@ fn what_cannot_be_a_tokenizer_is_said() {
         vocabulary.tokenizer().unwrap_err().to_string()
     };
     assert!(error(|v| v.model = "llama".into()).contains("tokenizer.ggml.model: \"llama\": only gpt2"));
-    assert!(error(|v| v.pre = Some("tekken".into())).contains("tokenizer.ggml.pre: \"tekken\" is not known; gpt-2, smollm"));
+    assert!(
+        error(|v| v.pre = Some("tekken".into())).contains("tokenizer.ggml.pre: \"tekken\" is not known; gpt-2, smollm")
+    );
     assert!(error(|v| v.pre = None).contains("tokenizer.ggml.pre: missing"));
     assert!(error(|v| v.types.truncate(3)).contains("tokenizer.ggml.token_type: 3 types for"));
     assert!(error(|v| v.tokens[5] = v.tokens[4].clone()).contains("is both token 4 and token 5"));

@@ -7,7 +7,8 @@ impl Tokenizer {
     /// Ids that a model reads before and after a text.
     pub fn around(&self) -> Result<(Vec<u32>, Vec<u32>), Error> {
         let encode = |special: bool| {
-            let encoding = self.inner.plain.encode_fast("a", special).map_err(|error| Error::Failed(error.to_string()))?;
+            let encoding =
+                self.inner.plain.encode_fast("a", special).map_err(|error| Error::Failed(error.to_string()))?;
             Ok::<_, Error>(encoding.get_ids().to_vec())
         };
         let (bare, whole) = (encode(false)?, encode(true)?);

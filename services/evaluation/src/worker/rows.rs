@@ -32,12 +32,12 @@ pub(super) async fn measure(
         return Err(Error::Baseline { digest: dataset.clone(), held: "rows", baseline: other.as_str_name() });
     }
     // Asked for first: it may not be there.
-    let base = if suite.baselines.is_empty() { None } else { Some(base_of(artifacts, subject.digest()).await?) };
+    let base = if suite.baselines.is_empty() { None } else { Some(base_of(artifacts, subject.model_digest()).await?) };
     let rows = Rows::read(held_out, &subject.supervisor())?;
     if rows.tokens() == 0 {
         return Err(Error::NoAnswers { split: suite.split.clone(), digest: dataset.clone() });
     }
-    let Some(mut metrics) = score("measuring", &rows, subject.model, subject.digest(), stop).await? else {
+    let Some(mut metrics) = score("measuring", &rows, subject.model, subject.model_digest(), stop).await? else {
         return Ok(None);
     };
     if let Some(base) = base {

@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn other_scalars_of_a_row_are_metadata() {
-        let value = json!({"prompt": "p", "completion": "c", "source": "x", "score": 4.5, "tags": ["a"], "row_type": "own"});
+        let value =
+            json!({"prompt": "p", "completion": "c", "source": "x", "score": 4.5, "tags": ["a"], "row_type": "own"});
         let record = record("a:1", &value, [("file".to_owned(), "a".to_owned())].into()).unwrap();
         assert_eq!(record.text, r#"{"prompt":"p","completion":"c"}"#);
         let expected = [("file", "a"), ("row_type", "prompt-completion"), ("score", "4.5"), ("source", "x")];

@@ -9,9 +9,9 @@ use super::{Arguments, Failure, run};
 /// One argument list, as after `tidemill model`.
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true)]
-struct Case {
+pub(super) struct Case {
     #[command(flatten)]
-    arguments: Arguments,
+    pub(super) arguments: Arguments,
 }
 
 /// Runs a JSON list of argument lists in order; says of each that fails why.

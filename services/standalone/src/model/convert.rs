@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use serde_json::{Map, Value, json};
-use tidemill_models::{Config, save, save_sharded};
+use tidemill_models::{save, save_sharded};
 
 use super::{
     Failure,
@@ -16,8 +16,9 @@ use super::{
 };
 
 pub(super) const HELP: &str = "\
-DIRECTORY gets config.json, model.safetensors (or shards and their index), tokenizer.json, tokenizer_config.json, chat_template.jinja and
-generation_config.json. It must not exist: everything is written beside it into DIRECTORY.part, which then takes its name.
+DIRECTORY gets config.json, model.safetensors (or shards and their index), tokenizer.json,
+tokenizer_config.json, chat_template.jinja and generation_config.json. It must not exist: everything
+is written beside it into DIRECTORY.part, which then takes its name.
 
 Examples:
   tidemill model convert ./SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2
@@ -82,7 +83,7 @@ fn write(source: &Source, directory: &Path, arguments: &Arguments) -> Result<Str
     }
     let generation = match source.file(GENERATION_FILE) {
         Ok(Some(bytes)) if matches!(source.kind(), Kind::Directory) => Some(bytes),
-        _ => generation(model.config()),
+        _ => generation(source)?,
     };
     let tokenizer = if files.iter().any(|(name, _)| *name == TOKENIZER_FILE) { "with its" } else { "without a" };
     let files = files.into_iter().chain(generation.map(|bytes| (GENERATION_FILE, bytes)));
@@ -90,7 +91,11 @@ fn write(source: &Source, directory: &Path, arguments: &Arguments) -> Result<Str
         let path = directory.join(name);
         fs::write(&path, bytes).map_err(|error| Failure::file(&path, &error))?;
     }
-    Ok(format!("{}, {} parameters in float32, {tokenizer} tokenizer", model.config().model_type(), model.parameter_count()))
+    Ok(format!(
+        "{}, {} parameters in float32, {tokenizer} tokenizer",
+        model.config().model_type(),
+        model.parameter_count()
+    ))
 }
 
 type Files = Vec<(&'static str, Vec<u8>)>;
@@ -116,16 +121,17 @@ fn tokenizer_files(source: &Source) -> Result<Files, Failure> {
 }
 
 /// generation_config.json of a model that has none: the tokens at the ends of texts, as its configuration has them.
-fn generation(config: &Config) -> Option<Vec<u8>> {
-    let all: Map<String, Value> = serde_json::from_str(&config.to_json()).ok()?;
+fn generation(source: &Source) -> Result<Option<Vec<u8>>, Failure> {
+    let all: Value =
+        serde_json::from_str(&source.config_text()?).map_err(|error| Failure::content(source.path(), error))?;
     let names = ["bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id"];
-    let known = names.into_iter().filter_map(|name| Some((name.to_owned(), all.get(name)?.clone())));
+    let known = names.into_iter().map(|name| (name.to_owned(), all[name].clone()));
     let mut map: Map<String, Value> = known.filter(|(_, id)| !id.is_null()).collect();
-    if map.is_empty() || matches!(config, Config::Bert(_)) {
-        return None;
+    if map.is_empty() || all["model_type"] == "bert" {
+        return Ok(None);
     }
     map.insert("_from_model_config".to_owned(), json!(true));
-    Some(format!("{:#}\n", Value::Object(map)).into_bytes())
+    Ok(Some(format!("{:#}\n", Value::Object(map)).into_bytes()))
 }
 
 /// A rename must not be on disk before what it names.

@@ -9,8 +9,9 @@ use tidemill_text::{Message, Tokenizer};
 use super::{Failure, ids::Ids, source::Source};
 
 pub(super) const HELP: &str = "\
-With --ids the new ids of each row are printed as a JSON list of lists (rows may differ in length); with --prompt or --chat, the new text.
-Generation ends at the tokens that generation_config.json or config.json calls the end of a text, or after --max-new-tokens.
+With --ids the new ids of each row are printed as a JSON list of lists (rows may differ in length),
+with --prompt or --chat the new text. A row ends with a token that generation_config.json or
+config.json calls the end of a text, or after --max-new-tokens.
 
 Examples:
   tidemill model generate ./SmolLM2.gguf --prompt 'The capital of France is' --max-new-tokens 16

@@ -32,7 +32,8 @@ impl Ids {
     fn parse(text: &str, vocabulary: i64) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
         let value = if value.is_array() { serde_json::json!({"input_ids": value}) } else { value };
-        let ids: Self = serde_json::from_value(value).map_err(|error| format!("{error}, in lists of lists of token ids"))?;
+        let ids: Self =
+            serde_json::from_value(value).map_err(|error| format!("{error}, in lists of lists of token ids"))?;
         check("input_ids", &ids.input_ids, vocabulary, false)?;
         let same = |name: &str, other: &[Vec<i64>], rows: &[Vec<i64>]| {
             let fits = other.len() == rows.len() && other.iter().zip(rows).all(|(other, row)| other.len() == row.len());
@@ -43,7 +44,9 @@ impl Ids {
             for (number, row) in mask.iter().enumerate() {
                 let tokens = row.iter().take_while(|flag| **flag == 1).count();
                 if tokens == 0 || row[tokens..].iter().any(|flag| *flag != 0) {
-                    return Err(format!("attention_mask: row {number} must be ones, then zeros: padding stands at the end"));
+                    return Err(format!(
+                        "attention_mask: row {number} must be ones, then zeros: padding stands at the end"
+                    ));
                 }
             }
         }

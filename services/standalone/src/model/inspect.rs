@@ -132,7 +132,12 @@ fn report(source: &Source) -> Result<Report, Failure> {
 
 /// Numbers in the files, without buffers and what is there a second time.
 fn parameters(tensors: &[Tensor], tied: bool) -> i64 {
-    let twice = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
+    let twice = [
+        "encoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "cls.predictions.decoder.weight",
+        "cls.predictions.decoder.bias",
+    ];
     let counted = |tensor: &&Tensor| {
         let name = tensor.name.as_str();
         let buffer = tensor.dtype.starts_with(['I', 'U', 'B']) && tensor.dtype != "BF16";
@@ -175,7 +180,13 @@ fn table(report: &Report) -> String {
                 }
             },
         ),
-        ("template", report.chat_template.as_ref().map_or("none".to_owned(), |text| format!("{} characters", text.chars().count()))),
+        (
+            "template",
+            report
+                .chat_template
+                .as_ref()
+                .map_or("none".to_owned(), |text| format!("{} characters", text.chars().count())),
+        ),
         ("tensors", format!("{} ({})", report.tensors.len(), dtypes.join(", "))),
     ];
     let mut text = format!("{}\n", report.path.display());
@@ -187,4 +198,42 @@ fn table(report: &Report) -> String {
         text.push_str(&format!("    {:<longest$}  {:<5} {:?}\n", tensor.name, tensor.dtype, tensor.shape));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(name: &str, dtype: &str, shape: &[i64]) -> Tensor {
+        Tensor { name: name.to_owned(), shape: shape.to_vec(), dtype: dtype.to_owned(), file: None }
+    }
+
+    #[test]
+    fn what_is_stored_twice_counts_once() {
+        let tensors = [
+            tensor("model.embed_tokens.weight", "BF16", &[10, 4]),
+            tensor("lm_head.weight", "BF16", &[10, 4]),
+            tensor("bert.embeddings.position_ids", "I64", &[1, 512]),
+            tensor("rope_freqs.weight", "F32", &[2]),
+        ];
+        assert_eq!(parameters(&tensors, true), 40);
+        assert_eq!(parameters(&tensors, false), 80);
+    }
+
+    #[test]
+    fn a_directory_is_told_from_its_headers() {
+        let folder = tempfile::tempdir().unwrap();
+        let text =
+            r#"{"model_type": "gpt2", "vocab_size": 11, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}"#;
+        let config = Config::from_json(text).unwrap();
+        let model = tidemill_models::Model::new(config, 1, tch::Device::Cpu).unwrap();
+        tidemill_models::save_sharded(&model, folder.path(), 500).unwrap();
+        let report = report(&Source::open(folder.path()).unwrap()).unwrap();
+        assert_eq!(report.parameters, model.parameter_count());
+        assert_eq!((report.width, report.mlp_width, report.heads, report.context), (8, 32, 2, Some(16)));
+        assert_eq!(report.tied_head, Some(true));
+        assert!(report.tensors.iter().all(|tensor| tensor.file.is_some()));
+        let table = table(&report);
+        assert!(table.contains("family      gpt2") && table.contains("transformer.wte.weight"), "{table}");
+    }
 }

@@ -12,11 +12,15 @@ pub(super) const HELP: &str = "\
 ids.json is a list of rows of token ids, or an object:
   input_ids          [[1, 2, 3], ...]
   attention_mask     1 for tokens, then 0 for padding at a row's end
-  labels             with these, the loss: -100 does not count; a decoder's labels are its input_ids (moved by one inside)
+  labels             what each place should say, for the loss; -100 does not count. Those of a decoder
+                     are its input_ids: they are moved by one inside
   decoder_input_ids  what an encoder-decoder writes; by default its labels moved by one
 
-FILE gets the safetensors `logits` [rows, tokens, vocabulary]; of an encoder also `hidden` and `embedding` (the mean of a row's tokens,
-of length 1); with labels `loss` (the mean over those that count), with --gradients `grad.<tensor>` for every tensor of the model.
+The output holds as safetensors:
+  logits             [rows, tokens, vocabulary]
+  hidden, embedding  of an encoder: its states, and for each row their mean, of length 1
+  loss               with labels: the mean over those that count
+  grad.<tensor>      with --gradients: for every tensor of the model, as it is on disk
 
 Example:
   echo '[[1, 2, 3]]' > ids.json
@@ -44,11 +48,10 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.gradients && ids.labels.is_none() {
         return Err(Failure::content(&arguments.ids, "--gradients needs labels"));
     }
-    let tensors = compute(&model, &ids, arguments.gradients)
-        .map_err(|failure| match failure {
-            Failure::Input(text) => Failure::content(&arguments.ids, text),
-            failed => failed,
-        })?;
+    let tensors = compute(&model, &ids, arguments.gradients).map_err(|failure| match failure {
+        Failure::Input(text) => Failure::content(&arguments.ids, text),
+        failed => failed,
+    })?;
     Ok(write_tensors(&arguments.output, &tensors)?)
 }
 
@@ -56,7 +59,9 @@ pub(super) fn execute(arguments: &Arguments) -> Result<(), Failure> {
 fn compute(model: &Model, ids: &Ids, gradients: bool) -> Result<Vec<(String, Tensor)>, Failure> {
     let width = ids.input_ids[0].len();
     if ids.input_ids.iter().any(|row| row.len() != width) {
-        return Err(Failure::Input("input_ids: rows differ in length: fill them up and give attention_mask".to_owned()));
+        return Err(Failure::Input(
+            "input_ids: rows differ in length: fill them up and give attention_mask".to_owned(),
+        ));
     }
     model.set_trainable(gradients)?;
     let _guard = (!gradients).then(tch::no_grad_guard);
@@ -108,7 +113,9 @@ fn single(model: &Model, ids: &Ids, rows: &Rows) -> Result<Results, Failure> {
         }
         let length = ids.lengths()[row];
         if target[length..].iter().any(|label| *label != IGNORED) {
-            return Err(Failure::Input(format!("labels: row {row} has labels in its padding, where only {IGNORED} may stand")));
+            return Err(Failure::Input(format!(
+                "labels: row {row} has labels in its padding, where only {IGNORED} may stand"
+            )));
         }
     }
     let count = counted(&targets)?;
@@ -122,11 +129,15 @@ fn pair(model: &Model, ids: &Ids, source: &Rows, start: i64) -> Result<Results, 
         (Some(text), _) => text.clone(),
         (None, Some(labels)) => labels.iter().map(|row| moved(row, start)).collect(),
         (None, None) => {
-            return Err(Failure::Input("decoder_input_ids: missing; an encoder-decoder needs these or labels".to_owned()));
+            return Err(Failure::Input(
+                "decoder_input_ids: missing; an encoder-decoder needs these or labels".to_owned(),
+            ));
         }
     };
     if text.len() != ids.input_ids.len() || text.iter().any(|row| row.len() != text[0].len()) {
-        return Err(Failure::Input("labels, decoder_input_ids: a row for each of input_ids, all of one length".to_owned()));
+        return Err(Failure::Input(
+            "labels, decoder_input_ids: a row for each of input_ids, all of one length".to_owned(),
+        ));
     }
     // The text is laid as its source is.
     let written = Rows::new(vec![text[0].len(); text.len()], text[0].len(), source.packed())?;

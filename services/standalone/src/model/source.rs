@@ -57,6 +57,15 @@ impl Source {
         })
     }
 
+    /// config.json, with what [`Config`] does not keep.
+    pub(super) fn config_text(&self) -> Result<String, Failure> {
+        let path = self.path.join(CONFIG_FILE);
+        match &self.kind {
+            Kind::Directory => fs::read_to_string(&path).map_err(|error| Failure::file(&path, &error)),
+            Kind::Gguf(gguf) => Ok(gguf.config_json()?),
+        }
+    }
+
     /// The model with its weights.
     pub(super) fn model(&self) -> Result<Model, Failure> {
         Ok(match &self.kind {
@@ -78,11 +87,14 @@ impl Source {
         match &self.kind {
             Kind::Directory => {
                 let path = self.path.join(TOKENIZER_FILE);
-                let read = |bytes: Vec<u8>| Tokenizer::from_bytes(&bytes).map_err(|error| Failure::content(&path, error));
+                let read =
+                    |bytes: Vec<u8>| Tokenizer::from_bytes(&bytes).map_err(|error| Failure::content(&path, error));
                 self.file(TOKENIZER_FILE)?.map(read).transpose()
             }
             Kind::Gguf(gguf) => match tokenizer::vocabulary(gguf) {
-                Some(vocabulary) => Ok(Some(vocabulary.tokenizer().map_err(|error| Failure::content(&self.path, error))?)),
+                Some(vocabulary) => {
+                    Ok(Some(vocabulary.tokenizer().map_err(|error| Failure::content(&self.path, error))?))
+                }
                 None => Ok(None),
             },
         }

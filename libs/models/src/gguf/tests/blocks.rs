@@ -31,9 +31,10 @@ fn values_equal_llama_cpps_bit_for_bit() {
         }
         let values = storage.decode(&bytes);
         assert_eq!(values.len(), blocks * storage.values() as usize);
-        let digest = values.iter().flat_map(|value| value.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |digest, byte| {
-            (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let digest = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         assert_eq!(digest, *expected, "{}", storage.name());
     }
 }

@@ -85,10 +85,13 @@ fn a_message_can_be_a_row() {
     let record = kept(&rows, br#"{"completion": "c", "prompt": "p", "lang": "en"}"#);
     assert_eq!(record.text, r#"{"prompt":"p","completion":"c"}"#);
     assert_eq!((record.metadata["row_type"].as_str(), record.metadata["lang"].as_str()), ("prompt-completion", "en"));
-    for (value, reason) in [(&b"{"[..], "MALFORMED_JSON"), (b"7", "MALFORMED_ROW"), (br#"{"prompt": ""}"#, "MALFORMED_ROW")] {
+    for (value, reason) in
+        [(&b"{"[..], "MALFORMED_JSON"), (b"7", "MALFORMED_ROW"), (br#"{"prompt": ""}"#, "MALFORMED_ROW")]
+    {
         assert_eq!(refused(&rows, value).reason, reason);
     }
-    let events = spec(RecordFormat::Rows, KafkaOptions { envelope: Envelope::Cloudevents.into(), ..Default::default() });
+    let events =
+        spec(RecordFormat::Rows, KafkaOptions { envelope: Envelope::Cloudevents.into(), ..Default::default() });
     let event = br#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "row", "data": {"prompt": "p", "completion": "c"}}"#;
     let structured = [("content-type", "application/cloudevents+json")];
     assert_eq!(decode(&events, &message(event, &structured)).unwrap().metadata["ce_type"], "row");

@@ -1,0 +1,128 @@
+//! A training job whose worker is killed fifty times and stopped fifty times ends with the bytes of one that was left alone: weights,
+//! optimiser state and cursor.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tidemill_proto::training::v1::{self as training, TrainingJob};
+use tidemill_proto::r#type::v1::{Schedule, State, TrainingSpec};
+use tidemill_sandbox::{Clients, Sandbox, corpus, eventually, mini_pipeline, run_to_end};
+
+/// Of each signal.
+const TIMES: usize = 50;
+const STEPS: i64 = 3000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_and_fifty_stops_change_no_byte() {
+    if std::env::var("SANDBOX").is_ok_and(|mode| mode != "process") {
+        eprintln!("skipped: resume: it signals workers by pid, and starts its own sandbox; run without SANDBOX");
+        return;
+    }
+    let sandbox = Sandbox::start().await.unwrap();
+    let clients = sandbox.clients.clone();
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = mini_pipeline("resume", &corpus(folder.path()).unwrap());
+    spec.feedback = None;
+    let run = run_to_end(&clients, spec.clone()).await.unwrap();
+    let prepared = run.steps.iter().find(|step| step.id == "preprocess").map(|step| step.digest.clone()).unwrap();
+    let spec = TrainingSpec {
+        steps: STEPS,
+        accumulation: 2,
+        batch_size: 2,
+        schedule: Some(Schedule { warmup_steps: 20, ..Schedule::default() }),
+        checkpoint_every_steps: 40,
+        validate_every_steps: 1000,
+        ..spec.training.unwrap_or_default()
+    };
+    let calm = begin(&clients, "calm", &spec, &prepared).await.unwrap();
+    let calm = end(&clients, &calm).await.unwrap();
+    let harried = begin(&clients, "harried", &spec, &prepared).await.unwrap();
+    let (kills, stops, most_lost) = harry(&clients, &harried).await.unwrap();
+    let harried = end(&clients, &harried).await.unwrap();
+    println!("kill -9 {kills}, SIGTERM {stops}, steps lost to a SIGTERM at most {most_lost}, restarts {}", harried.restart_count);
+    println!("model      {} {}", calm.model_digest, harried.model_digest);
+    assert_eq!((kills, stops), (TIMES, TIMES), "the job was over before all signals were sent: make it longer");
+    assert!(most_lost <= 1, "a SIGTERM lost {most_lost} steps");
+    assert_eq!(calm.model_digest, harried.model_digest);
+    let (calm, harried) = (checkpoints(&clients, &calm.name).await.unwrap(), checkpoints(&clients, &harried.name).await.unwrap());
+    let (calm, harried) = (calm.first().unwrap(), harried.first().unwrap());
+    println!("checkpoint {} {}", calm.digest, harried.digest);
+    assert_eq!((calm.step, &calm.digest), (harried.step, &harried.digest), "weights, optimiser state and cursor");
+    sandbox.stop().await.unwrap();
+}
+
+/// Signals the worker at random steps; gives how often of each kind, and the most steps that a SIGTERM lost.
+async fn harry(clients: &Clients, name: &str) -> Result<(usize, usize, i64)> {
+    let (mut kills, mut stops, mut most_lost, mut reached) = (0, 0, 0, 0);
+    let mut random = 1u64;
+    while kills + stops < 2 * TIMES {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // A worker that dies again and again without coming further is given up; so each comes further, by a random number of steps.
+        let until = reached + 2 + (random >> 33) as i64 % 25;
+        let met = eventually("a worker that comes further", async || {
+            let job = get(clients, name).await.ok()?;
+            let done = job.progress.as_ref().map_or(0, |progress| progress.done_count);
+            (job.state() != State::Running && done > 0 || done >= until).then_some((job, done))
+        });
+        let (job, done) = met.await?;
+        if job.state() != State::Running {
+            break;
+        }
+        reached = done;
+        let Some(pid) = job.worker.parse().ok().and_then(Pid::from_raw) else { continue };
+        let signal = if (kills + stops) % 2 == 0 { Signal::KILL } else { Signal::TERM };
+        // It may just have ended.
+        if kill_process(pid, signal).is_err() {
+            continue;
+        }
+        if signal == Signal::KILL {
+            kills += 1;
+        } else {
+            stops += 1;
+            let gone = || kill_process(pid, Signal::CONT).is_err();
+            eventually("the end of the worker", async || gone().then_some(())).await?;
+            let saved = checkpoints(clients, name).await?.first().map_or(0, |checkpoint| checkpoint.step);
+            most_lost = most_lost.max(done - saved);
+        }
+        tokio::time::sleep(Duration::from_millis((random >> 40) % 50)).await;
+    }
+    Ok((kills, stops, most_lost))
+}
+
+async fn begin(clients: &Clients, id: &str, spec: &TrainingSpec, prepared: &str) -> Result<String> {
+    let job = TrainingJob {
+        spec: Some(spec.clone()),
+        dataset_digest: prepared.to_owned(),
+        model: "models/resume".to_owned(),
+        ..TrainingJob::default()
+    };
+    let request = training::CreateTrainingJobRequest {
+        training_job_id: id.to_owned(),
+        training_job: Some(job),
+        ..Default::default()
+    };
+    Ok(clients.training.clone().create_training_job(request).await?.into_inner().name)
+}
+
+async fn end(clients: &Clients, name: &str) -> Result<TrainingJob> {
+    let request = training::WatchTrainingJobRequest { name: name.to_owned() };
+    let mut stream = clients.training.clone().watch_training_job(request).await?.into_inner();
+    let mut last = None;
+    while let Some(job) = stream.message().await? {
+        last = Some(job);
+    }
+    let job = last.context("a job")?;
+    ensure!(job.state() == State::Succeeded, "{:?}", job.error);
+    Ok(job)
+}
+
+async fn get(clients: &Clients, name: &str) -> Result<TrainingJob> {
+    let request = training::GetTrainingJobRequest { name: name.to_owned() };
+    Ok(clients.training.clone().get_training_job(request).await?.into_inner())
+}
+
+async fn checkpoints(clients: &Clients, name: &str) -> Result<Vec<training::Checkpoint>> {
+    let request = training::ListCheckpointsRequest { parent: name.to_owned(), ..Default::default() };
+    Ok(clients.training.clone().list_checkpoints(request).await?.into_inner().checkpoints)
+}
