@@ -18,7 +18,10 @@ fn the_reference_of_training_is_that_of_its_proto() {
         std::fs::write(&path, format!("{before}{BEGIN}{made}{END}{after}")).unwrap();
         return;
     }
-    assert!(found == made, "docs/training.md is behind its proto: TIDEMILL_UPDATE_DOCS=1 cargo test -p tidemill-tests reference");
+    assert!(
+        found == made,
+        "docs/training.md is behind its proto: TIDEMILL_UPDATE_DOCS=1 cargo test -p tidemill-tests reference"
+    );
 }
 
 /// A table for a message and for each that it holds.
@@ -32,7 +35,8 @@ fn reference(root: &str) -> String {
         }
         let message = pool.get_message_by_name(&name).expect("a message that a field names");
         let comment = comment(message.parent_file().file_descriptor_proto(), message.path());
-        let _ = write!(out, "\n### {}\n\n{comment}\n\n| field | type | meaning |\n| --- | --- | --- |\n", message.name());
+        let _ =
+            write!(out, "\n### {}\n\n{comment}\n\n| field | type | meaning |\n| --- | --- | --- |\n", message.name());
         for field in message.fields() {
             let kind = field.kind();
             let (mut of, mut choices) = (format!("{kind:?}").to_lowercase(), String::new());
@@ -60,7 +64,8 @@ fn reference(root: &str) -> String {
 /// The comment before a part of a file, as one line.
 fn comment(file: &prost_types::FileDescriptorProto, path: &[i32]) -> String {
     let locations = file.source_code_info.iter().flat_map(|info| &info.location);
-    let found = locations.filter(|location| location.path == path).find_map(|location| location.leading_comments.clone());
+    let found =
+        locations.filter(|location| location.path == path).find_map(|location| location.leading_comments.clone());
     found.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 

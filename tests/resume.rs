@@ -40,12 +40,16 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
     let harried = begin(&clients, "harried", &spec, &prepared).await.unwrap();
     let (kills, stops, most_lost) = harry(&clients, &harried).await.unwrap();
     let harried = end(&clients, &harried).await.unwrap();
-    println!("kill -9 {kills}, SIGTERM {stops}, steps lost to a SIGTERM at most {most_lost}, restarts {}", harried.restart_count);
+    println!(
+        "kill -9 {kills}, SIGTERM {stops}, steps lost to a SIGTERM at most {most_lost}, restarts {}",
+        harried.restart_count
+    );
     println!("model      {} {}", calm.model_digest, harried.model_digest);
     assert_eq!((kills, stops), (TIMES, TIMES), "the job was over before all signals were sent: make it longer");
     assert!(most_lost <= 1, "a SIGTERM lost {most_lost} steps");
     assert_eq!(calm.model_digest, harried.model_digest);
-    let (calm, harried) = (checkpoints(&clients, &calm.name).await.unwrap(), checkpoints(&clients, &harried.name).await.unwrap());
+    let (calm, harried) =
+        (checkpoints(&clients, &calm.name).await.unwrap(), checkpoints(&clients, &harried.name).await.unwrap());
     let (calm, harried) = (calm.first().unwrap(), harried.first().unwrap());
     println!("checkpoint {} {}", calm.digest, harried.digest);
     assert_eq!((calm.step, &calm.digest), (harried.step, &harried.digest), "weights, optimiser state and cursor");

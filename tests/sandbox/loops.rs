@@ -7,9 +7,9 @@ use tidemill_proto::inference::v1 as inference;
 use tidemill_proto::ingestion::v1 as ingestion;
 use tidemill_proto::pipeline::v1::{self as pipeline, PipelineRun, PipelineSpec, pipeline_spec};
 use tidemill_proto::r#type::v1::{
-    AdamW, Architecture, ConsentBasis, Schedule, ObjectiveSpec, Recipe, RecordFormat, SamplingParameters,
-    SourceSpec, Split, State, SuiteSpec, Threshold, TokenizerSpec, TrainingSpec, architecture, recipe, suite_spec,
-    threshold, tokenizer_spec,
+    AdamW, Architecture, ConsentBasis, ObjectiveSpec, Recipe, RecordFormat, SamplingParameters, Schedule, SourceSpec,
+    Split, State, SuiteSpec, Threshold, TokenizerSpec, TrainingSpec, architecture, recipe, suite_spec, threshold,
+    tokenizer_spec,
 };
 
 use crate::Clients;

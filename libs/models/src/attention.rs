@@ -78,7 +78,14 @@ impl Attention<'_> {
     }
 
     /// Attends queries [b,h,t,d] to keys and values [b,k,t,d] -> [b,t,h*d].
-    pub(crate) fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor, pattern: Pattern<'_>) -> Result<Tensor> {
+    pub(crate) fn attend(
+        &mut self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        pattern: Pattern<'_>,
+    ) -> Result<Tensor> {
         match self {
             Self::Full => whole(q, k, v, 0, pattern),
             Self::Documents(documents) => documents.attend(q, (k, v), documents, pattern),
@@ -90,7 +97,13 @@ impl Attention<'_> {
     }
 
     /// Attends queries [b,h,t,d] to the keys and values [b,h,s,d] of other sequences, laid as `others` says: document to document.
-    pub(crate) fn look(&self, q: &Tensor, keys_values: (&Tensor, &Tensor), others: &Attention<'_>, pattern: Pattern<'_>) -> Result<Tensor> {
+    pub(crate) fn look(
+        &self,
+        q: &Tensor,
+        keys_values: (&Tensor, &Tensor),
+        others: &Attention<'_>,
+        pattern: Pattern<'_>,
+    ) -> Result<Tensor> {
         match (self, others) {
             (Self::Documents(own), Attention::Documents(others)) => own.attend(q, keys_values, others, pattern),
             _ => whole(q, keys_values.0, keys_values.1, 0, pattern),

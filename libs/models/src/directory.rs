@@ -125,11 +125,9 @@ pub fn restore_weights(model: &Model, path: &Path) -> Result<()> {
                     let mut target = target;
                     target.f_copy_(&tensor)?;
                 }
-                Some(tensor) => problems.push(format!(
-                    "tensor {name} has shape {:?}, expected {:?}",
-                    tensor.size(),
-                    target.size()
-                )),
+                Some(tensor) => {
+                    problems.push(format!("tensor {name} has shape {:?}, expected {:?}", tensor.size(), target.size()))
+                }
                 None => problems.push(format!("tensor {name} is missing")),
             }
         }

@@ -117,11 +117,8 @@ impl Block {
             RmsNorm::new(builder, name(&format!("{part}.weight")), size, config.rms_norm_eps)
         };
         let attention_norm = norm(builder, "input_layernorm", c)?;
-        let modules = [
-            (name("self_attn.q_proj"), queries),
-            (name("self_attn.k_proj"), keys),
-            (name("self_attn.v_proj"), keys),
-        ];
+        let modules =
+            [(name("self_attn.q_proj"), queries), (name("self_attn.k_proj"), keys), (name("self_attn.v_proj"), keys)];
         let qkv = builder.stacked(name("self_attn.qkv_proj"), &modules, c, normal, config.qkv_bias)?;
         let head_norms = match config.head_norms {
             true => Some((norm(builder, "self_attn.q_norm", d)?, norm(builder, "self_attn.k_norm", d)?)),

@@ -10,7 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Kind, Tensor};
 use tidemill_torch::ops;
 
-use crate::{Error, Result, builder::draw, builder::Initial, linear::Linear, parameter::{Parameter, Piece}};
+use crate::{
+    Error, Result,
+    builder::Initial,
+    builder::draw,
+    linear::Linear,
+    parameter::{Parameter, Piece},
+};
 
 pub use directory::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 pub(crate) use directory::{read_config, write};
@@ -185,7 +191,11 @@ pub(crate) fn attach(linears: Vec<&mut Linear>, config: &LoraConfig, mut values:
     if let Values::Tensors(rest) = values {
         problems.extend(rest.keys().map(|name| format!("tensor {name} adapts nothing in this model")));
     }
-    if problems.is_empty() { Ok(Lora { config: config.clone(), parameters, switches }) } else { Err(Error::Adapter(problems)) }
+    if problems.is_empty() {
+        Ok(Lora { config: config.clone(), parameters, switches })
+    } else {
+        Err(Error::Adapter(problems))
+    }
 }
 
 fn value(

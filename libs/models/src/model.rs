@@ -189,7 +189,13 @@ impl Model {
 
     /// Sum of the negative log-likelihoods (nats) of `targets_bt`, skipping [`IGNORED`] ones, never forming all logits at once. `z_loss`
     /// weighs the squares of the log-sum-exps.
-    pub fn loss_sum(&self, ids_bt: &Tensor, targets_bt: &Tensor, attention: Attention<'_>, z_loss: f64) -> Result<Tensor> {
+    pub fn loss_sum(
+        &self,
+        ids_bt: &Tensor,
+        targets_bt: &Tensor,
+        attention: Attention<'_>,
+        z_loss: f64,
+    ) -> Result<Tensor> {
         let x_nc = self.states(ids_bt, attention)?.f_flatten(0, 1)?;
         let (x_nc, targets_n, _) = supervised(x_nc, targets_bt.f_flatten(0, 1)?)?;
         let (x_nc, head_vc) = self.before_head(&x_nc)?;
@@ -204,7 +210,9 @@ impl Model {
         let (x_nc, head_vc) = self.before_head(&x_nc)?;
         let losses = ops::token_losses(&x_nc, &head_vc, &targets_n, IGNORED)?;
         Ok(match places {
-            Some(places) => losses.f_new_zeros([count], (losses.kind(), losses.device()))?.f_index_add(0, &places, &losses)?,
+            Some(places) => {
+                losses.f_new_zeros([count], (losses.kind(), losses.device()))?.f_index_add(0, &places, &losses)?
+            }
             None => losses,
         })
     }
@@ -216,7 +224,9 @@ impl Model {
             Network::Llama(network) => network.hidden(ids_bt, &mut attention)?,
             Network::Gpt2(network) => network.hidden(ids_bt, &mut attention)?,
             Network::Bert(network) => network.hidden(ids_bt, &mut attention)?,
-            Network::T5(_) => return Err(Error::Unsupported("t5 reads a source and writes a text: give both".to_owned())),
+            Network::T5(_) => {
+                return Err(Error::Unsupported("t5 reads a source and writes a text: give both".to_owned()));
+            }
         };
         if let Attention::Cached(cache) = attention {
             cache.advance(ids_bt.size()[1]);

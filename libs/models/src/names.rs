@@ -14,7 +14,8 @@ pub(crate) fn canonical(
 ) -> Result<(BTreeMap<String, Tensor>, Vec<String>)> {
     let (prefix, inside, buffers, tied): (_, &[&str], &[&str], &[(&str, &str)]) = match config {
         Config::Llama(config) => {
-            let tied: &[_] = if config.tie_word_embeddings { &[("lm_head.weight", "model.embed_tokens.weight")] } else { &[] };
+            let tied: &[_] =
+                if config.tie_word_embeddings { &[("lm_head.weight", "model.embed_tokens.weight")] } else { &[] };
             ("model.", &["embed_tokens.", "layers.", "norm."], &[".rotary_emb.inv_freq"], tied)
         }
         Config::Gpt2(_) => (

@@ -31,7 +31,8 @@ impl Parameter {
 
     /// Whether it is a matrix inside the layers: neither an embedding nor a head.
     pub fn is_inner_matrix(&self) -> bool {
-        const OUTER: [&str; 8] = ["embed", "wte.", "wpe.", "shared.", "lm_head.", "relative_attention_bias", "pooler.", "cls."];
+        const OUTER: [&str; 8] =
+            ["embed", "wte.", "wpe.", "shared.", "lm_head.", "relative_attention_bias", "pooler.", "cls."];
         self.is_matrix() && !OUTER.iter().any(|part| self.name.contains(part))
     }
 

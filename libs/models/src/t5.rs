@@ -87,7 +87,12 @@ impl T5 {
     }
 
     /// The decoder's states: ids [b,t] -> [b,t,c], ready for the head.
-    pub(crate) fn decode(&self, ids_bt: &Tensor, attention: &mut Attention<'_>, encoded: Encoded<'_>) -> Result<Tensor> {
+    pub(crate) fn decode(
+        &self,
+        ids_bt: &Tensor,
+        attention: &mut Attention<'_>,
+        encoded: Encoded<'_>,
+    ) -> Result<Tensor> {
         let x_btc = Tensor::f_embedding(&self.embedding_vc, ids_bt, -1, false, false)?;
         Ok(self.decoder.run(x_btc, attention, Some(&encoded))?.f_mul_scalar(self.scale)?)
     }
@@ -108,8 +113,12 @@ impl Stack {
         let blocks = (0..layers)
             .map(|layer| Block::new(builder, config, &format!("{name}.block.{layer}"), causal))
             .collect::<Result<_>>()?;
-        let norm =
-            RmsNorm::new(builder, format!("{name}.final_layer_norm.weight"), config.d_model, config.layer_norm_epsilon)?;
+        let norm = RmsNorm::new(
+            builder,
+            format!("{name}.final_layer_norm.weight"),
+            config.d_model,
+            config.layer_norm_epsilon,
+        )?;
         Ok(Self { blocks, norm, distances, heads: config.num_heads, activation: config.activation, causal })
     }
 

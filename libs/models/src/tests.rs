@@ -257,14 +257,8 @@ fn an_adapter_begins_as_nothing_learns_and_merges() {
             _ => model.states(&tokens(32), Attention::Full).unwrap(),
         };
         let before = tch::no_grad(|| outputs(&model));
-        let lora = LoraConfig {
-            r: 3,
-            alpha: 6.0,
-            dropout: 0.0,
-            target_modules: Vec::new(),
-            use_rslora: use_dora,
-            use_dora,
-        };
+        let lora =
+            LoraConfig { r: 3, alpha: 6.0, dropout: 0.0, target_modules: Vec::new(), use_rslora: use_dora, use_dora };
         model.attach_adapter(&lora, 5).unwrap();
         assert!(largest_difference(&before, &tch::no_grad(|| outputs(&model))) < 1e-5, "{kind}");
         model.set_trainable(true).unwrap();
@@ -272,7 +266,9 @@ fn an_adapter_begins_as_nothing_learns_and_merges() {
         let gradients = model.disk_gradients().unwrap();
         assert!(gradients.len() == model.parameters().len(), "{kind}");
         // B is zero, so A learns nothing in the first step, and B does.
-        let learned = |part: &str| gradients.iter().filter(|(name, _)| name.contains(part)).all(|(_, g)| g.abs().max().double_value(&[]) > 0.0);
+        let learned = |part: &str| {
+            gradients.iter().filter(|(name, _)| name.contains(part)).all(|(_, g)| g.abs().max().double_value(&[]) > 0.0)
+        };
         assert!(learned("lora_B") && !learned("lora_A"), "{kind}");
         tch::no_grad(|| {
             for parameter in model.parameters() {

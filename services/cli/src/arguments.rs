@@ -136,6 +136,8 @@ pub(crate) enum Command {
     /// Look into model files, compute with them, convert them. Needs no server.
     #[command(
         override_usage = "tidemill model <VERB> <MODEL> ...",
+        // The options of every other verb are about a server.
+        help_template = "{about}\n\n{usage-heading} {usage}{after-help}\n",
         after_help = MODEL
     )]
     Model(Model),

@@ -109,7 +109,8 @@ impl Turn {
         match found(self.clients.registry().get_alias(request).await.map(tonic::Response::into_inner))? {
             Some(alias) => Ok(alias.model_version),
             None => {
-                let text = format!("{alias} points nowhere; the run starts from its weights, so promote a version first");
+                let text =
+                    format!("{alias} points nowhere; the run starts from its weights, so promote a version first");
                 Err(Fault::precondition("NO_CHAMPION", &alias, text))
             }
         }

@@ -10,7 +10,6 @@ mod inspect;
 mod logits;
 mod rows;
 mod source;
-mod tokenizer;
 
 use std::{path::PathBuf, process::ExitCode};
 

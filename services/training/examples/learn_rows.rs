@@ -59,7 +59,8 @@ fn main() -> Result<()> {
     }
     while !trainer.is_finished() {
         let step = trainer.step()?;
-        let figures = serde_json::json!({"loss": step.loss, "gradient_norm": step.gradient_norm, "figures": step.figures});
+        let figures =
+            serde_json::json!({"loss": step.loss, "gradient_norm": step.gradient_norm, "figures": step.figures});
         println!("{figures}");
     }
     export(trainer, &case.base, &case.output, case.merge)

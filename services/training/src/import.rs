@@ -47,7 +47,8 @@ fn of_directory(source: &Path) -> Result<(Model, Files)> {
 }
 
 fn of_gguf(source: &Path) -> Result<(Model, Files)> {
-    let unfit = |reason: String| Error::Unfit { field: "import.uri", reason: format!("{}: {reason}", source.display()) };
+    let unfit =
+        |reason: String| Error::Unfit { field: "import.uri", reason: format!("{}: {reason}", source.display()) };
     let file = gguf::open(source).map_err(learning::Error::from)?;
     let model = file.model(Device::Cpu).map_err(learning::Error::from)?;
     let mut files = Vec::new();
@@ -64,10 +65,8 @@ fn of_gguf(source: &Path) -> Result<(Model, Files)> {
 fn with_template(source: &Path, model: Model, mut files: Files) -> Result<(Model, Files)> {
     let find = |wanted: &str| files.iter().find(|(name, _)| *name == wanted).map(|(_, bytes)| bytes.as_slice());
     let chat = ChatFormat::read(find("chat_template.jinja"), find("tokenizer_config.json"));
-    let chat = chat.map_err(|error| Error::Unfit {
-        field: "import.uri",
-        reason: format!("{}: {error}", source.display()),
-    })?;
+    let chat =
+        chat.map_err(|error| Error::Unfit { field: "import.uri", reason: format!("{}: {error}", source.display()) })?;
     files.retain(|(name, _)| *name != "chat_template.jinja");
     files.extend(chat.template.map(|template| ("chat_template.jinja", template.source().as_bytes().to_vec())));
     Ok((model, files))

@@ -5,12 +5,12 @@ mod spec;
 use tidemill_artifacts::{Digest, Error, Manifest};
 use tidemill_chassis::Fault;
 use tidemill_dataset::{Prepared, RowType, Split};
-use tidemill_proto::r#type::v1::training_spec::Method;
 use tidemill_platform::{Platform, fault_of_artifacts};
 use tidemill_proto::names;
 use tidemill_proto::registry::v1::GetModelRequest;
 use tidemill_proto::training::v1::TrainingJob;
 use tidemill_proto::r#type::v1::ImportSpec;
+use tidemill_proto::r#type::v1::training_spec::Method;
 use tonic::Code;
 
 use spec::Violations;

@@ -95,7 +95,8 @@ impl Fields {
     /// A list of strings, or none where absent or null.
     pub(crate) fn texts(&mut self, name: &str) -> Option<Vec<String>> {
         let value = self.value(name)?;
-        let texts = value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
+        let texts =
+            value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
         if texts.is_none() {
             self.problem(name, &format!("{value} is not a list of strings"));
         }

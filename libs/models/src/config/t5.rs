@@ -136,7 +136,8 @@ pub(super) fn problems(config: &T5Config) -> Vec<String> {
         problems.push(format!("relative_attention_num_buckets: {buckets} is not a positive multiple of 4"));
     }
     if distance <= buckets / 2 {
-        problems.push(format!("relative_attention_max_distance: {distance} is not above half of the {buckets} buckets"));
+        problems
+            .push(format!("relative_attention_max_distance: {distance} is not above half of the {buckets} buckets"));
     }
     problems
 }

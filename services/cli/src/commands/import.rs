@@ -15,11 +15,8 @@ pub(super) async fn execute(context: &Context, import: &Import) -> Result<(), Fa
     let path = import.path.canonicalize();
     let path = path.map_err(|error| Failure::Failed(format!("{}: {error}", import.path.display())))?;
     let connection = context.connect().await?;
-    let request = CreateModelRequest {
-        model_id: import.model.clone(),
-        model: Some(Model::default()),
-        request_id: request_id(),
-    };
+    let request =
+        CreateModelRequest { model_id: import.model.clone(), model: Some(Model::default()), request_id: request_id() };
     match connection.registry().create_model(request).await {
         Ok(_) => {}
         Err(status) if status.code() == Code::AlreadyExists => {}

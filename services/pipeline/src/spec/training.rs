@@ -17,7 +17,11 @@ pub(super) fn check(training: &TrainingSpec, has_base: bool, rows: bool, wrong: 
     });
     wrong.unless(rows == training.method.is_some(), "training", || {
         let methods = "supervised_fine_tuning, direct_preference_optimization, kahneman_tversky_optimization";
-        if rows { format!("say how rows are learned: {methods}") } else { format!("{methods} are for rows: leave it out") }
+        if rows {
+            format!("say how rows are learned: {methods}")
+        } else {
+            format!("{methods} are for rows: leave it out")
+        }
     });
     wrong.unless(has_base || training.lora.is_none(), "training.lora", || "it needs a base".to_owned());
     // A base brings its own.

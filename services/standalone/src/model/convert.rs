@@ -8,11 +8,11 @@ use std::{
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tidemill_models::{save, save_sharded};
+use tidemill_training::import;
 
 use super::{
     Failure,
     source::{GENERATION_FILE, Kind, Source, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE},
-    tokenizer,
 };
 
 pub(super) const HELP: &str = "\
@@ -106,7 +106,7 @@ fn tokenizer_files(source: &Source) -> Result<Files, Failure> {
     };
     let (tokenizer, config) = match source.kind() {
         Kind::Directory => (source.file(TOKENIZER_FILE)?, source.file(TOKENIZER_CONFIG_FILE)?),
-        Kind::Gguf(gguf) => match tokenizer::vocabulary(gguf) {
+        Kind::Gguf(gguf) => match import::vocabulary(gguf) {
             Some(vocabulary) => {
                 let tokenizer = vocabulary.tokenizer().map_err(failed)?.json().to_vec();
                 (Some(tokenizer), Some(vocabulary.config(source.config()?.context_length()).map_err(failed)?))

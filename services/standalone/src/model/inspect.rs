@@ -142,7 +142,8 @@ fn parameters(tensors: &[Tensor], tied: bool) -> i64 {
         let name = tensor.name.as_str();
         let buffer = tensor.dtype.starts_with(['I', 'U', 'B']) && tensor.dtype != "BF16";
         let setting = name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight";
-        !buffer && !setting && !twice.contains(&name) && !(tied && name == "lm_head.weight")
+        let again = twice.contains(&name) || tied && name == "lm_head.weight";
+        !(buffer || setting || again)
     };
     tensors.iter().filter(counted).map(Tensor::numbers).sum()
 }

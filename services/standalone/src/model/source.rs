@@ -9,8 +9,9 @@ use serde_json::Value;
 use tch::Device;
 use tidemill_models::{CONFIG_FILE, Config, Model, gguf};
 use tidemill_text::{ChatFormat, Tokenizer};
+use tidemill_training::import;
 
-use super::{Failure, disk, tokenizer};
+use super::{Failure, disk};
 
 pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
 pub(super) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
@@ -91,7 +92,7 @@ impl Source {
                     |bytes: Vec<u8>| Tokenizer::from_bytes(&bytes).map_err(|error| Failure::content(&path, error));
                 self.file(TOKENIZER_FILE)?.map(read).transpose()
             }
-            Kind::Gguf(gguf) => match tokenizer::vocabulary(gguf) {
+            Kind::Gguf(gguf) => match import::vocabulary(gguf) {
                 Some(vocabulary) => {
                     Ok(Some(vocabulary.tokenizer().map_err(|error| Failure::content(&self.path, error))?))
                 }
@@ -104,7 +105,7 @@ impl Source {
     pub(super) fn chat(&self) -> Result<ChatFormat, Failure> {
         let (template, config) = match &self.kind {
             Kind::Directory => (self.file(TEMPLATE_FILE)?, self.file(TOKENIZER_CONFIG_FILE)?),
-            Kind::Gguf(gguf) => match tokenizer::vocabulary(gguf) {
+            Kind::Gguf(gguf) => match import::vocabulary(gguf) {
                 Some(vocabulary) => {
                     let config = vocabulary.config(self.config()?.context_length());
                     (None, Some(config.map_err(|error| Failure::content(&self.path, error))?))

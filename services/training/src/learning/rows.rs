@@ -57,7 +57,10 @@ impl Rows {
     /// There are none.
     pub fn new(rows: Vec<Row>, order: Order, seed: u64, longest: usize) -> Result<Self> {
         if rows.is_empty() {
-            return Err(Error::Spec { field: "dataset_digest", problem: "the split for training has no rows".to_owned() });
+            return Err(Error::Spec {
+                field: "dataset_digest",
+                problem: "the split for training has no rows".to_owned(),
+            });
         }
         // Windows of one token: their starts are a keyed order of the rows.
         let sampler = Sampler::new(rows.len() as u64 + 1, 1, seed)?;

@@ -76,7 +76,10 @@ mod tests {
     fn runs_shorter_than_their_warmup_only_rise() {
         let schedule = Schedule { peak: 1.0, warmup_steps: 10, steps: 4, final_ratio: 0.1, decay: Decay::Cosine };
         assert!((0..4).map(|done| schedule.rate(done)).is_sorted());
-        assert_eq!(Schedule { peak: 1.0, warmup_steps: 0, steps: 1, final_ratio: 0.1, decay: Decay::Cosine }.rate(0), 1.0);
+        assert_eq!(
+            Schedule { peak: 1.0, warmup_steps: 0, steps: 1, final_ratio: 0.1, decay: Decay::Cosine }.rate(0),
+            1.0
+        );
     }
 
     #[test]

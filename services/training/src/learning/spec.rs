@@ -5,7 +5,9 @@ use sha2::{Digest as _, Sha256};
 use tidemill_models::{Activation, Config, Gpt2Config, LlamaConfig, LlamaMember, LoraConfig, Rope};
 use tidemill_proto::r#type::v1::direct_preference_optimization::Loss;
 use tidemill_proto::r#type::v1::schedule::Decay as DecaySpec;
-use tidemill_proto::r#type::v1::{Architecture, Lora, Schedule as ScheduleSpec, TrainingSpec, architecture, training_spec};
+use tidemill_proto::r#type::v1::{
+    Architecture, Lora, Schedule as ScheduleSpec, TrainingSpec, architecture, training_spec,
+};
 
 use super::{Decay, Error, Method, Order, PreferenceLoss, Result, Schedule};
 

@@ -163,7 +163,8 @@ fn a_batch_without_supervised_tokens_is_an_error_and_a_loss_counts_supervised_to
     let spec = spec(llama(), 2, Precision::Float32);
     for supervised in [0, 3] {
         let packed = Packed::new(tokens(4_000, 1), 32, 1).unwrap();
-        let data = Data { train: Train::Windows(Box::new(Masked { packed, supervised })), validation: Validation::None };
+        let data =
+            Data { train: Train::Windows(Box::new(Masked { packed, supervised })), validation: Validation::None };
         let mut trainer = Trainer::new(spec.clone(), String::new(), data, Start::Random, Device::Cpu).unwrap();
         match trainer.step() {
             Err(error) => {

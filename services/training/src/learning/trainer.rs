@@ -10,10 +10,7 @@ use tidemill_models::{Config, Model};
 use tidemill_torch::process;
 
 use super::{
-    Error, History, Packed, Point, Result, Rows, Spec, Train,
-    average::Average,
-    loader::Loader,
-    objective::Learner,
+    Error, History, Packed, Point, Result, Rows, Spec, Train, average::Average, loader::Loader, objective::Learner,
     optimizer::Optimizer,
 };
 

@@ -93,7 +93,9 @@ pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations)
 }
 
 fn check_lora(lora: &Lora, wrong: &mut Violations) {
-    wrong.unless((0..=4096).contains(&lora.r), "lora.r", || format!("{} is not a rank; use 1 to 4096, or 0 for 8", lora.r));
+    wrong.unless((0..=4096).contains(&lora.r), "lora.r", || {
+        format!("{} is not a rank; use 1 to 4096, or 0 for 8", lora.r)
+    });
     wrong.range("lora.alpha", lora.alpha, 0.0, 1e6);
     wrong.range("lora.dropout", lora.dropout, 0.0, 1.0);
     let named = lora.target_modules.iter().all(|name| !name.is_empty());
@@ -110,7 +112,8 @@ fn check_method(method: &Method, batch_size: i32, wrong: &mut Violations) {
         }
         Method::KahnemanTverskyOptimization(spec) => {
             const AT: &str = "kahneman_tversky_optimization";
-            let weights = [("desirable_weight", spec.desirable_weight), ("undesirable_weight", spec.undesirable_weight)];
+            let weights =
+                [("desirable_weight", spec.desirable_weight), ("undesirable_weight", spec.undesirable_weight)];
             for (field, value) in [("beta", spec.beta)].into_iter().chain(weights) {
                 wrong.range(&format!("{AT}.{field}"), value, 0.0, 1e6);
             }

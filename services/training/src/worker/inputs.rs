@@ -112,7 +112,8 @@ async fn of_tokens(
         let shards = shards(artifacts, &dataset, manifest, &format!("{split}/tokens-")).await?;
         Tokens::read(shards, annotations.token_width, vocabulary_size).map_err(failed)
     };
-    let material = Material::Tokens { train: tokens(Split::Train).await?, validation: tokens(Split::Validation).await? };
+    let material =
+        Material::Tokens { train: tokens(Split::Train).await?, validation: tokens(Split::Validation).await? };
     let config = match &base {
         Some(Base { digest, folder, .. }) => {
             let config = tidemill_models::read_config(folder).map_err(learning::Error::from)?;

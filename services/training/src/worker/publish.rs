@@ -108,8 +108,7 @@ fn generation_config(tokenizer: &Tokenizer) -> Vec<u8> {
 
 /// The spec as canonical protobuf JSON, without what does not reach the weights: how often is saved and measured.
 fn spec_json(spec: &TrainingSpec) -> String {
-    let bare =
-        TrainingSpec { checkpoint_every_steps: 0, validate_every_steps: 0, keep_checkpoints: 0, ..spec.clone() };
+    let bare = TrainingSpec { checkpoint_every_steps: 0, validate_every_steps: 0, keep_checkpoints: 0, ..spec.clone() };
     let descriptor = tidemill_proto::pool().get_message_by_name("tidemill.type.v1.TrainingSpec");
     let message = descriptor.and_then(|descriptor| DynamicMessage::decode(descriptor, &bare.encode_to_vec()[..]).ok());
     let message = message.expect("the pool describes every message that was generated from it");

@@ -45,7 +45,10 @@ pub(super) fn outcome(
 fn divergence(learner: &Learner<'_>, laid: &Laid) -> Result<f64> {
     let mixed = laid.mismatched.as_deref().and_then(|batch| Some((batch, batch.documents.as_ref()?)));
     let Some((batch, laid)) = mixed else {
-        return Err(Error::Spec { field: "kahneman_tversky_optimization", problem: "the rows are not judged".to_owned() });
+        return Err(Error::Spec {
+            field: "kahneman_tversky_optimization",
+            problem: "the rows are not judged".to_owned(),
+        });
     };
     let ratios = no_grad(|| -> Result<Tensor> {
         let policy = laid.sums(&learner.log_probabilities(learner.model, batch)?)?;

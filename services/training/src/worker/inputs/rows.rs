@@ -72,11 +72,14 @@ fn paths(manifest: &Manifest, split: Split) -> Vec<&str> {
 }
 
 fn row(supervisor: &Supervisor<'_>, method: Method, document: &Document) -> Result<Row> {
-    let unfit = |reason: String| Error::Unfit { field: "dataset_digest", reason: format!("row {}: {reason}", document.id) };
+    let unfit =
+        |reason: String| Error::Unfit { field: "dataset_digest", reason: format!("row {}: {reason}", document.id) };
     let lesson: Lesson = serde_json::from_str(&document.text).map_err(|error| unfit(error.to_string()))?;
     let text = |error: tidemill_text::Error| unfit(error.to_string());
     Ok(match method {
-        Method::Language | Method::Supervised { .. } => Row::Answer(sequence(supervisor.sequence(&lesson).map_err(text)?)),
+        Method::Language | Method::Supervised { .. } => {
+            Row::Answer(sequence(supervisor.sequence(&lesson).map_err(text)?))
+        }
         Method::Preference { .. } => Row::Pair(supervisor.pair(&lesson).map_err(text)?.map(sequence)),
         Method::Judged { .. } => {
             let (supervised, good) = supervisor.judged(&lesson).map_err(text)?;
