@@ -55,8 +55,9 @@ fmt: setup ## Format sources and protos
 	cargo fmt --all
 	$(BUF) format proto -w
 
-parity: build ## Compare models with transformers: random tiny ones of every family, and real weights
+parity: build ## Compare models with transformers (tiny ones of every family, real weights), and training with TRL and PEFT
 	@tests/parity/run
+	@tests/parity/methods
 
 bench: bench-learn bench-ingest ## Run every bench (results in target/bench/*.json)
 

@@ -185,7 +185,12 @@ fn result(job: &AnyJob) -> Option<String> {
                 |name: &str| job.metrics.get(name).map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
             let (model, xz, unigram) =
                 (figure("bits_per_byte"), figure("xz_bits_per_byte"), figure("unigram_bits_per_byte"));
-            Some(format!("bits per byte {model} (xz {xz}, unigram {unigram})"))
+            if job.metrics.contains_key("bits_per_byte") {
+                return Some(format!("bits per byte {model} (xz {xz}, unigram {unigram})"));
+            }
+            // Of rows: figures by their names.
+            let figures = job.metrics.iter().map(|(name, value)| format!("{name} {value:.3}"));
+            Some(figures.collect::<Vec<_>>().join("  "))
         }
         _ => None,
     }

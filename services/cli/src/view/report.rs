@@ -17,7 +17,17 @@ pub(crate) fn evaluation(evaluation: &Evaluation) -> String {
             rows.push(vec![what.to_owned(), value, perplexity]);
         }
     }
-    let mut text = output::table(&["ON HELD-OUT TEXT", "BITS PER BYTE", "PERPLEXITY"], rows);
+    let mut text = match rows.is_empty() {
+        false => output::table(&["ON HELD-OUT TEXT", "BITS PER BYTE", "PERPLEXITY"], rows),
+        true => {
+            let figures = evaluation.metrics.iter().filter(|(name, _)| !name.starts_with("base_"));
+            let rows = figures.map(|(name, value)| {
+                let base = figure(&format!("base_{name}")).unwrap_or_default();
+                vec![name.clone(), format!("{value:.4}"), base]
+            });
+            output::table(&["ON HELD-OUT ROWS", "MODEL", "BASE MODEL"], rows.collect())
+        }
+    };
     for sample in &evaluation.samples {
         let prompt = words::excerpt(&sample.prompt, 60);
         text.push_str(&format!("\n\n  {prompt} … {}", words::excerpt(&sample.completion, 220)));
