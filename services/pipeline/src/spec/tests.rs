@@ -69,7 +69,7 @@ fn rows_have_no_tokenizer_no_compressors_and_no_feedback() {
         |spec: &mut PipelineSpec| spec.evaluation.as_mut().unwrap().baselines = vec![Baseline::BaseModel.into()];
     assert_eq!(fields(base_model), ["spec.evaluation.baselines[0]"]);
     assert_eq!(fields(|spec| (of_rows(spec), base_model(spec)).1), [""; 0]);
-    let url = "https://files.pythonhosted.org/a.tar.gz";
+    let url = "https://data.example/a.tar.gz";
     let found = fields(|spec| spec.source.as_mut().unwrap().uri = url.to_owned());
     assert_eq!(found, ["spec.source.sha256"]);
 }

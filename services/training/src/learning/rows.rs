@@ -67,13 +67,8 @@ impl Rows {
         Ok(Self { rows, sampler, order, longest })
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.rows.len()
-    }
-
     /// The row at a position.
-    pub fn index(&self, position: u64) -> usize {
+    fn index(&self, position: u64) -> usize {
         match self.order {
             Order::Shuffled => self.sampler.start(position) as usize,
             Order::Sequential => (position % self.rows.len() as u64) as usize,
