@@ -1,8 +1,6 @@
 //! A training job whose worker is killed fifty times and stopped fifty times ends with the bytes of one that was left alone: weights,
 //! optimiser state and cursor.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tidemill_proto::training::v1::{self as training, TrainingJob};
@@ -11,7 +9,7 @@ use tidemill_sandbox::{Clients, Sandbox, corpus, eventually, mini_pipeline, run_
 
 /// Of each signal.
 const TIMES: usize = 50;
-const STEPS: i64 = 3000;
+const STEPS: i64 = 6000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_kills_and_fifty_stops_change_no_byte() {
@@ -29,7 +27,8 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
     let spec = TrainingSpec {
         steps: STEPS,
         accumulation: 2,
-        batch_size: 2,
+        // Steps that take long enough: between two reports of a worker, which come every 200 ms, only a few may pass.
+        batch_size: 8,
         schedule: Some(Schedule { warmup_steps: 20, ..Schedule::default() }),
         checkpoint_every_steps: 40,
         validate_every_steps: 1000,
@@ -58,22 +57,25 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
 
 /// Signals the worker at random steps; gives how often of each kind, and the most steps that a SIGTERM lost.
 async fn harry(clients: &Clients, name: &str) -> Result<(usize, usize, i64)> {
-    let (mut kills, mut stops, mut most_lost, mut reached) = (0, 0, 0, 0);
-    let mut random = 1u64;
+    let (mut kills, mut stops, mut most_lost) = (0, 0, 0);
+    let (mut signalled, mut random) = (String::new(), 1u64);
     while kills + stops < 2 * TIMES {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // A worker that dies again and again without coming further is given up; so each comes further, by a random number of steps.
-        let until = reached + 2 + (random >> 33) as i64 % 25;
+        // What is known when it begins was told by the one before.
+        let begun = eventually("the start of a worker", async || {
+            let job = get(clients, name).await.ok()?;
+            (ended(&job) || !job.worker.is_empty() && job.worker != signalled).then_some(job)
+        });
+        let until = done(&begun.await?) + 2 + (random >> 33) as i64 % 25;
         let met = eventually("a worker that comes further", async || {
             let job = get(clients, name).await.ok()?;
-            let done = job.progress.as_ref().map_or(0, |progress| progress.done_count);
-            (job.state() != State::Running && done > 0 || done >= until).then_some((job, done))
+            (ended(&job) || done(&job) >= until).then_some(job)
         });
-        let (job, done) = met.await?;
-        if job.state() != State::Running {
+        let job = met.await?;
+        if ended(&job) {
             break;
         }
-        reached = done;
         let Some(pid) = job.worker.parse().ok().and_then(Pid::from_raw) else { continue };
         let signal = if (kills + stops) % 2 == 0 { Signal::KILL } else { Signal::TERM };
         // It may just have ended.
@@ -84,14 +86,23 @@ async fn harry(clients: &Clients, name: &str) -> Result<(usize, usize, i64)> {
             kills += 1;
         } else {
             stops += 1;
+            let reached = done(&job);
             let gone = || kill_process(pid, Signal::CONT).is_err();
             eventually("the end of the worker", async || gone().then_some(())).await?;
             let saved = checkpoints(clients, name).await?.first().map_or(0, |checkpoint| checkpoint.step);
-            most_lost = most_lost.max(done - saved);
+            most_lost = most_lost.max(reached - saved);
         }
-        tokio::time::sleep(Duration::from_millis((random >> 40) % 50)).await;
+        signalled = job.worker;
     }
     Ok((kills, stops, most_lost))
+}
+
+fn done(job: &TrainingJob) -> i64 {
+    job.progress.as_ref().map_or(0, |progress| progress.done_count)
+}
+
+fn ended(job: &TrainingJob) -> bool {
+    matches!(job.state(), State::Succeeded | State::Failed | State::Cancelled)
 }
 
 async fn begin(clients: &Clients, id: &str, spec: &TrainingSpec, prepared: &str) -> Result<String> {
