@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-chat test contract e2e-distributed chart-test cluster-test telemetry-test images lint fmt parity bench bench-learn \
+.PHONY: help setup build demo demo-chat test contract e2e-distributed chart-test cluster-test telemetry-test images lint fmt parity bench bench-learn bench-train \
   bench-ingest up down deps-up deps-down up-distributed down-distributed clean
 
 CACHE := $(or $(TIDEMILL_CACHE),$(HOME)/.cache/tidemill)
@@ -59,10 +59,13 @@ parity: build ## Compare models with transformers (tiny ones of every family, re
 	@tests/parity/run
 	@tests/parity/methods
 
-bench: bench-learn bench-ingest ## Run every bench (results in target/bench/*.json)
+bench: bench-learn bench-train bench-ingest ## Run every bench (results in target/bench/*.json)
 
 bench-learn: setup ## Train nanoGPT's CPU recipe, beside PyTorch
 	@tests/bench/learn
+
+bench-train: build ## Time training steps beside PyTorch, transformers and peft
+	@tests/bench/train
 
 bench-ingest: setup deps-up ## Ingest a Kafka topic, beside a plain client that only counts
 	@.ci/deps run tests/bench/ingest

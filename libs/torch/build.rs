@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 8] = ["attention", "device", "layers", "linear", "loss", "mode", "ops", "optimizer"];
+const SOURCES: [&str; 9] = ["attention", "device", "layers", "linear", "loss", "mode", "ops", "optimizer", "ranks"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
@@ -19,6 +19,9 @@ fn main() {
         .opt_level(3)
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .define("GLOG_USE_GLOG_EXPORT", None)
+        // Several ranks: c10d over gloo, which libtorch_cpu.so holds; Debian's libgloo-dev has the headers that the wheel lacks.
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
         .flag("-fopenmp")
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"));

@@ -106,12 +106,7 @@ pub(crate) fn build(
     }
 }
 
-/// Writes the tensors that are trained into a file alone: the weights, or an adapter's.
-pub fn save_weights(model: &Model, path: &Path) -> Result<()> {
-    write_tensors(path, &model.disk_tensors()?)
-}
-
-/// Reads what [`save_weights`] wrote into a model of the same shape.
+/// Reads a file of the tensors that are trained, as [`Model::disk_tensors`] gives them, into a model of the same shape.
 ///
 /// # Errors
 /// Tensors that are missing, misshapen or too many, all listed.
@@ -170,7 +165,7 @@ pub fn save_adapter(model: &mut Model, directory: &Path, base: &str) -> Result<(
     modules.dedup();
     let transposed = all.iter().any(|(_, transposed)| *transposed);
     write_text(&directory.join(ADAPTER_CONFIG_FILE), &lora::write(&config, base, &modules, transposed))?;
-    save_weights(model, &directory.join(ADAPTER_WEIGHTS_FILE))
+    write_tensors(&directory.join(ADAPTER_WEIGHTS_FILE), &model.disk_tensors()?)
 }
 
 /// Writes `config.json` alone.

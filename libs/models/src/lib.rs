@@ -33,7 +33,7 @@ pub use cache::Cache;
 pub use config::{Activation, BertConfig, Config, Gpt2Config, LlamaConfig, LlamaMember, Rope, T5Config};
 pub use directory::{
     BASE_FOLDER, CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, load, load_adapted, load_weights, read_config, restore_weights,
-    save, save_adapter, save_config, save_sharded, save_weights,
+    save, save_adapter, save_config, save_sharded,
 };
 pub use error::{Error, Result};
 pub use lora::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, LoraConfig};

@@ -46,6 +46,34 @@ unsafe extern "C" {
         ignored: i64,
         out: *mut RawTensor,
     ) -> *mut c_char;
+    pub(crate) fn tm_store_serve(timeout_ms: i64, store: *mut *mut c_void, port: *mut i32) -> *mut c_char;
+    pub(crate) fn tm_store_free(store: *mut c_void);
+    pub(crate) fn tm_ranks_join(
+        port: i32,
+        rank: i32,
+        size: i32,
+        timeout_ms: i64,
+        ranks: *mut *mut c_void,
+    ) -> *mut c_char;
+    pub(crate) fn tm_ranks_free(ranks: *mut c_void);
+    pub(crate) fn tm_ranks_sum(ranks: *mut c_void, tensor: RawTensor) -> *mut c_char;
+    pub(crate) fn tm_ranks_broadcast(
+        ranks: *mut c_void,
+        tensors: *const RawTensor,
+        roots: *const i32,
+        count: i64,
+    ) -> *mut c_char;
+    pub(crate) fn tm_ranks_send(ranks: *mut c_void, tensor: RawTensor, to: i32) -> *mut c_char;
+    pub(crate) fn tm_ranks_receive(ranks: *mut c_void, tensor: RawTensor, from: i32) -> *mut c_char;
+    pub(crate) fn tm_reducer_new(
+        ranks: *mut c_void,
+        parameters: *const RawTensor,
+        count: i64,
+        bucket_bytes: i64,
+        reducer: *mut *mut c_void,
+    ) -> *mut c_char;
+    pub(crate) fn tm_reducer_free(reducer: *mut c_void);
+    pub(crate) fn tm_reducer_prepare(reducer: *mut c_void, loss: RawTensor) -> *mut c_char;
     pub(crate) fn tm_global_norm(tensors: *const RawTensor, count: i64, norm: *mut f64) -> *mut c_char;
     pub(crate) fn tm_fused_adamw(
         parameters: *const RawTensor,

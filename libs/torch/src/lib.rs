@@ -10,5 +10,6 @@ pub mod gradients;
 pub mod ops;
 pub mod optimizer;
 pub mod process;
+pub mod ranks;
 
 pub use error::{Error, Result};

@@ -103,6 +103,11 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Follow a job or a pipeline run to its end.
     Watch(Name),
+    /// Write the curves of training jobs as TensorBoard's event files; of a job that runs, live until its end.
+    #[command(
+        after_help = "Example:\n  tidemill tensorboard trainingJobs/<id> --logdir runs\n  tensorboard --logdir runs"
+    )]
+    Tensorboard(Tensorboard),
     /// Talk with a model. /good, /bad and /fix TEXT judge the last answer.
     #[command(
         after_help = "In the conversation:\n  /good          the last answer was good\n  /bad           the last answer was bad\n  /fix TEXT      what it should have said\n  /new           begin a new conversation\n  /quit          leave (so does Ctrl-D)\n\nJudgements are stored with consent to learn from them."
@@ -223,6 +228,17 @@ pub(crate) struct Logs {
     /// Wait for more while it runs.
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+/// `tensorboard`.
+#[derive(Debug, Args)]
+pub(crate) struct Tensorboard {
+    /// Training jobs: `trainingJobs/<id>`, or the id alone.
+    #[arg(required = true)]
+    pub(crate) jobs: Vec<String>,
+    /// Each job gets a folder in here.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) logdir: PathBuf,
 }
 
 /// `chat`.

@@ -13,6 +13,7 @@ mod promote;
 mod run;
 mod server;
 mod status;
+mod tensorboard;
 mod up;
 mod watch;
 
@@ -49,6 +50,7 @@ pub(crate) async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Import(import) => import::execute(&context, &import).await,
         Command::Status => status::execute(&context).await,
         Command::Logs(logs) => logs::execute(&context, &logs).await,
+        Command::Tensorboard(tensorboard) => tensorboard::execute(&context, &tensorboard).await,
         Command::Watch(name) => watch::execute(&context, &name.name).await,
         Command::Model(model) => Err(model::execute(&model)),
         Command::Chat(chat) => chat::execute(&context, &chat).await,

@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 mod connection;
 mod document;
+mod events;
 mod failure;
 mod jobs;
 mod output;

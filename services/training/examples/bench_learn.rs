@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use tidemill_dataset::{TokenWidth, Tokens};
 use tidemill_models::{Activation, Config, Gpt2Config, WEIGHTS_FILE};
-use tidemill_training::learning::{Data, Decay, Method, Optimizer, Order, Precision, Schedule, Spec, Start, Trainer};
+use tidemill_training::learning::{
+    Data, Decay, Method, Optimizer, Order, Precision, Schedule, Spec, Start, Trainer, World,
+};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -48,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         steps,
         batch_size: 12,
         accumulation: 1,
+        ranks: 1,
         sequence_length: 64,
         optimizer: Optimizer { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 },
         schedule: Schedule { peak, warmup_steps: 100, steps: 2000, final_ratio: 0.1, decay: Decay::Cosine },
@@ -63,7 +66,7 @@ fn main() -> anyhow::Result<()> {
         validate_every_steps: u64::MAX,
     };
     let data = Data::packed(tokens(train)?, Some(tokens(validation)?), &spec)?;
-    let mut trainer = Trainer::new(spec, String::new(), data, Start::Random, tch::Device::Cpu)?;
+    let mut trainer = Trainer::new(spec, String::new(), data, Start::Random, tch::Device::Cpu, World::alone())?;
 
     // A step's own seconds hold all of it: batch, forward, backward, clipping and update. Validation stands outside, as in the peer.
     let mut seconds = 0.0;

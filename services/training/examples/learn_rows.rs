@@ -13,7 +13,7 @@ use prost_reflect::DynamicMessage;
 use serde::Deserialize;
 use tidemill_models::{ADAPTER_WEIGHTS_FILE, read_config, restore_weights};
 use tidemill_proto::r#type::v1::TrainingSpec;
-use tidemill_training::learning::{Data, Row, Rows, Sequence, Spec, Start, Train, Trainer, Validation};
+use tidemill_training::learning::{Data, Row, Rows, Sequence, Spec, Start, Train, Trainer, Validation, World};
 
 #[derive(Deserialize)]
 struct Case {
@@ -53,7 +53,8 @@ fn main() -> Result<()> {
     let rows = Rows::new(rows, spec.order, spec.seed, spec.sequence_length)?;
     let data = Data { train: Train::Rows(rows), validation: Validation::None };
     tidemill_torch::process::set_threads(std::env::var("THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(1));
-    let mut trainer = Trainer::new(spec, String::new(), data, Start::From(&case.base), tch::Device::Cpu)?;
+    let mut trainer =
+        Trainer::new(spec, String::new(), data, Start::From(&case.base), tch::Device::Cpu, World::alone())?;
     if let Some(adapter) = &case.adapter {
         tch::no_grad(|| restore_weights(trainer.model(), &adapter.join(ADAPTER_WEIGHTS_FILE)))?;
     }

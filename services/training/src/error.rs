@@ -26,6 +26,12 @@ pub(crate) enum Error {
     /// A file of ours cannot be read or written.
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    /// A rank has ended before its time.
+    #[error("a rank is lost: {0}")]
+    RankLost(String),
+    /// Ranks cannot be run.
+    #[error("ranks: {0}")]
+    Ranks(String),
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -34,6 +40,16 @@ impl Error {
     /// An I/O error on a file of ours.
     pub(crate) fn file(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::File { path: path.to_owned(), source }
+    }
+
+    /// Whether the end of another rank may be its cause.
+    pub(crate) fn may_be_a_lost_rank(&self) -> bool {
+        use tidemill_models::Error as Model;
+        let torch = matches!(
+            self,
+            Self::Learning(learning::Error::Torch(_)) | Self::Learning(learning::Error::Model(Model::Torch(_)))
+        );
+        torch || matches!(self, Self::RankLost(_))
     }
 
     /// The error of the operating system beneath, where there is one.
@@ -86,7 +102,7 @@ impl From<Error> for Fault {
             Error::Learning(Learning::Model(Model::Config { .. } | Model::Weights { .. })) => {
                 unusable("MODEL_UNUSABLE")
             }
-            Error::Learning(_) | Error::File { .. } => Fault::internal(text),
+            Error::Learning(_) | Error::File { .. } | Error::RankLost(_) | Error::Ranks(_) => Fault::internal(text),
         }
     }
 }

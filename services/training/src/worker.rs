@@ -5,7 +5,12 @@ mod import;
 mod inputs;
 mod pace;
 mod publish;
+mod ranks;
+mod saver;
 mod snapshots;
+
+use std::path::PathBuf;
+use std::time::Instant;
 
 use tidemill_artifacts::Artifacts;
 use tidemill_chassis::Fault;
@@ -15,8 +20,10 @@ pub(crate) use assignment::Assignment;
 pub(crate) use publish::{history_reference, plot_reference};
 
 use crate::error::{Error, Result};
-use crate::learning::{Spec, Start, Trainer};
+use crate::learning::{Spec, Start, Trainer, World};
 use pace::Pace;
+use ranks::{Children, Place};
+use saver::Saver;
 use snapshots::Snapshots;
 
 /// Checkpoints kept besides the last, where the spec does not say.
@@ -36,7 +43,6 @@ async fn run(
     stop: &dyn Fn() -> bool,
 ) -> std::result::Result<Ended, Fault> {
     let assignment = Assignment::decode(&arguments.spec)?;
-    tidemill_torch::process::set_threads(threads(assignment.threads));
     Ok(train(arguments, artifacts, &assignment, stop).await?)
 }
 
@@ -50,63 +56,153 @@ async fn train(
     if artifacts.resolve(&worker::result_reference(uid)).await?.is_some() {
         return Ok(Ended::Done);
     }
-    std::fs::create_dir_all(&arguments.work_dir).map_err(Error::file(&arguments.work_dir))?;
+    let place = Place::from_environment()?;
+    let folder = match &place {
+        Some(place) => arguments.work_dir.join(format!("rank-{}", place.rank)),
+        None => arguments.work_dir.clone(),
+    };
+    std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
     if let Some(spec) = &job.import {
-        import::run(artifacts, uid, spec, &arguments.work_dir).await?;
+        import::run(artifacts, uid, spec, &folder).await?;
         return Ok(Ended::Done);
     }
-    pace::phase("reading the dataset");
-    let inputs = inputs::read(artifacts, job, &arguments.work_dir).await?;
-    let device = tidemill_torch::device::select();
-    let threads = tidemill_torch::process::threads();
-    tracing::info!(job = job.name, device = ?device.device, reason = device.reason, threads, "training begins");
+    if place.is_none() {
+        pace::phase("reading the dataset");
+    }
+    let inputs = inputs::read(artifacts, job, &folder).await?;
+    let spec = Spec::new(&job.spec.clone().unwrap_or_default(), inputs.config.clone())?;
+    let run = Run { arguments, artifacts, assignment, inputs, spec, scratch: folder.join("scratch") };
+    match place {
+        Some(place) => run.learn(place.join()?, stop).await,
+        None => run.lead(stop).await,
+    }
+}
 
-    let asked = job.spec.clone().unwrap_or_default();
-    let spec = Spec::new(&asked, inputs.config.clone())?;
-    let run_digest = spec.digest(&job.dataset_digest, &job.base_model_digest);
-    let fresh = || {
-        let data = inputs.material.data(&spec)?;
-        let start = inputs.base.as_ref().map_or(Start::Random, |(_, folder)| Start::From(folder));
-        Ok(Trainer::new(spec.clone(), run_digest.clone(), data, start, device.device)?)
-    };
-    let mut parents = vec![inputs.dataset];
-    parents.extend(inputs.base.as_ref().map(|(digest, _)| *digest));
-    let keep = if asked.keep_checkpoints > 0 { asked.keep_checkpoints as usize } else { KEPT };
-    let scratch = arguments.work_dir.join("scratch");
-    let snapshots = Snapshots { artifacts, uid, scratch: scratch.clone(), parents, keep };
-    snapshots.prepare()?;
-    let mut trainer = snapshots.resume(fresh).await?;
+/// A run in one process, whichever its rank.
+struct Run<'a> {
+    arguments: &'a WorkerArguments,
+    artifacts: &'a Artifacts,
+    assignment: &'a Assignment,
+    inputs: inputs::Inputs,
+    spec: Spec,
+    scratch: PathBuf,
+}
 
-    let every = match asked.checkpoint_every_steps {
-        0 => (spec.steps / 10).max(1),
-        every => every.unsigned_abs(),
-    };
-    let mut saved = trainer.steps_done();
-    let mut pace = Pace::new(spec.steps, saved);
-    while !trainer.is_finished() {
-        // Signals are seen while we wait.
-        tokio::task::yield_now().await;
-        if stop() {
-            if trainer.steps_done() > saved {
-                snapshots.save(&trainer).await?;
+impl Run<'_> {
+    /// Learns with as many ranks as the job asks for. Where one is lost, those that remain go on from the newest checkpoint.
+    async fn lead(&self, stop: &dyn Fn() -> bool) -> Result<Ended> {
+        let mut size = self.spec.ranks;
+        while size > 1 {
+            let mut children = Children::start(size)?;
+            let ended = match children.join() {
+                Ok(world) => self.learn(world, stop).await,
+                Err(error) => Err(error),
+            };
+            match ended {
+                Err(error) if error.may_be_a_lost_rank() => {
+                    let lost = children.lost();
+                    if lost == 0 {
+                        return Err(error);
+                    }
+                    size = size.saturating_sub(lost).max(1);
+                    tracing::warn!(lost, remaining = size, cause = %error, "ranks are lost; the others go on");
+                }
+                ended => return ended,
             }
-            tracing::info!(step = trainer.steps_done(), "stopped as asked");
-            return Ok(Ended::Stopped);
         }
-        let step = trainer.step()?;
-        pace.step(&step);
-        if let Some(loss) = step.validation_loss {
-            tracing::info!(step = step.step, loss = step.loss, validation_loss = loss, "validated");
+        self.learn(World::alone(), stop).await
+    }
+
+    /// Resumes, takes steps and saves, together with the other ranks; rank 0 leaves the model.
+    async fn learn(&self, world: World, stop: &dyn Fn() -> bool) -> Result<Ended> {
+        let leads = world.rank() == 0;
+        let threads = (threads(self.assignment.threads) / world.size() as i32).max(1);
+        tidemill_torch::process::set_threads(threads);
+        let device = tidemill_torch::device::select();
+        let (job, ranks) = (&self.assignment.job, world.size());
+        let asked = job.spec.clone().unwrap_or_default();
+        tracing::info!(job = job.name, device = ?device.device, reason = device.reason, threads, ranks, "training begins");
+
+        let snapshots = self.snapshots();
+        snapshots.prepare()?;
+        // Rank 0 chooses the checkpoint: what another rank would see first may have come meanwhile.
+        let up_to = if leads { u64::MAX } else { world.told(0)? };
+        let mut trainer = snapshots.resume(up_to, || self.fresh(device.device, &world)).await?;
+        if leads {
+            world.told(trainer.steps_done())?;
+        } else if trainer.steps_done() != up_to {
+            return Err(Error::RankLost(format!("rank {} cannot read the checkpoint of step {up_to}", world.rank())));
         }
-        if step.step.is_multiple_of(every) || trainer.is_finished() {
-            snapshots.save(&trainer).await?;
-            saved = step.step;
+
+        let every = match asked.checkpoint_every_steps {
+            0 => (self.spec.steps / 10).max(1),
+            every => every.unsigned_abs(),
+        };
+        let mut saver = Saver::start(snapshots, self.arguments.artifacts_url.clone())?;
+        let mut saved = trainer.steps_done();
+        let mut pace = Pace::new(self.spec.steps, saved, ranks);
+        while !trainer.is_finished() {
+            // Signals are seen while we wait.
+            tokio::task::yield_now().await;
+            if world.any(stop())? {
+                if trainer.steps_done() > saved {
+                    self.save(&trainer, &mut saver, &mut pace)?;
+                }
+                saver.finish()?;
+                tracing::info!(step = trainer.steps_done(), "stopped as asked");
+                return Ok(Ended::Stopped);
+            }
+            let step = trainer.step()?;
+            if leads {
+                pace.step(&step);
+            }
+            if let Some(loss) = step.validation_loss {
+                tracing::info!(step = step.step, loss = step.loss, validation_loss = loss, "validated");
+            }
+            if step.step.is_multiple_of(every) || trainer.is_finished() {
+                self.save(&trainer, &mut saver, &mut pace)?;
+                saved = step.step;
+            }
+        }
+        saver.finish()?;
+        if leads {
+            pace::phase("storing the model");
+            let uid = self.arguments.uid.as_str();
+            let digest = publish::publish(self.artifacts, uid, &asked, &self.inputs, trainer, &self.scratch).await?;
+            tracing::info!(step = self.spec.steps, model = %digest, "training ends");
+        }
+        Ok(Ended::Done)
+    }
+
+    fn save(&self, trainer: &Trainer, saver: &mut Saver, pace: &mut Pace) -> Result<()> {
+        let began = Instant::now();
+        if let Some(checkpoint) = trainer.checkpoint()? {
+            saver.save(checkpoint)?;
+        }
+        pace.stalled(began.elapsed());
+        Ok(())
+    }
+
+    /// A run before its first step.
+    fn fresh(&self, device: tch::Device, world: &World) -> Result<Trainer> {
+        let job = &self.assignment.job;
+        let data = self.inputs.material.data(&self.spec)?;
+        let start = self.inputs.base.as_ref().map_or(Start::Random, |(_, folder)| Start::From(folder));
+        let run_digest = self.spec.digest(&job.dataset_digest, &job.base_model_digest);
+        Ok(Trainer::new(self.spec.clone(), run_digest, data, start, device, world.clone())?)
+    }
+
+    fn snapshots(&self) -> Snapshots {
+        let keep = self.assignment.job.spec.as_ref().map_or(0, |spec| spec.keep_checkpoints);
+        let base = self.inputs.base.as_ref().map(|(digest, _)| *digest);
+        Snapshots {
+            artifacts: self.artifacts.clone(),
+            uid: self.arguments.uid.clone(),
+            scratch: self.scratch.clone(),
+            parents: std::iter::once(self.inputs.dataset).chain(base).collect(),
+            keep: if keep > 0 { keep as usize } else { KEPT },
         }
     }
-    pace::phase("storing the model");
-    let digest = publish::publish(artifacts, uid, &asked, &inputs, trainer, &scratch).await?;
-    tracing::info!(step = spec.steps, model = %digest, "training ends");
-    Ok(Ended::Done)
 }
 
 /// Threads for libtorch. All cores means those that this process may use: libtorch counts those of the machine, and a container

@@ -147,6 +147,7 @@ const TABLE: &[(&str, Change)] = &[
     ("training.steps", |s| s.training.as_mut().unwrap().steps = 0),
     ("training.batch_size", |s| s.training.as_mut().unwrap().batch_size = 0),
     ("training.accumulation", |s| s.training.as_mut().unwrap().accumulation = -1),
+    ("training.ranks", |s| s.training.as_mut().unwrap().ranks = -1),
     ("training.sequence_length", |s| s.training.as_mut().unwrap().sequence_length = 129),
     ("training.optimizer", |s| s.training.as_mut().unwrap().optimizer = None),
     ("training.optimizer.learning_rate", |s| {

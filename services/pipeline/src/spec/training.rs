@@ -45,6 +45,7 @@ pub(super) fn check(training: &TrainingSpec, has_base: bool, rows: bool, wrong: 
     wrong.unless(steps >= 1, "training.steps", || format!("{steps} should be at least 1"));
     wrong.size("training.batch_size", training.batch_size, LARGEST);
     wrong.count("training.accumulation", training.accumulation.into());
+    wrong.count("training.ranks", training.ranks.into());
     let length = training.sequence_length;
     if wrong.size("training.sequence_length", length, LARGEST)
         && let Some(context) = context

@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
-use tidemill_models::{Error as ModelError, WEIGHTS_FILE, restore_weights, save_weights};
+use tch::{Device, Tensor};
+use tidemill_models::{Error as ModelError, WEIGHTS_FILE, restore_weights, write_tensors};
 
 use super::{Error, History, Result, Trainer};
 
@@ -20,15 +21,43 @@ struct State {
     history: History,
 }
 
-impl Trainer {
+/// The state of a run after a step, copied: it can be written while the run goes on.
+pub struct Checkpoint {
+    weights: Vec<(String, Tensor)>,
+    optimizer: Vec<(String, Tensor)>,
+    state: State,
+}
+
+impl Checkpoint {
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
     /// Writes `model.safetensors` (what is trained), `optimizer.safetensors` and `state.json` into an existing directory.
-    pub fn save(&self, directory: &Path) -> Result<()> {
-        save_weights(&self.model, &directory.join(WEIGHTS_FILE))?;
-        self.optimizer.save(&directory.join(OPTIMIZER_FILE), self.averages())?;
-        let state = State { step: self.step, spec_digest: self.run_digest.clone(), history: self.history.clone() };
-        let text = serde_json::to_string_pretty(&state).expect("plain data is always JSON") + "\n";
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        write_tensors(&directory.join(WEIGHTS_FILE), &self.weights)?;
+        write_tensors(&directory.join(OPTIMIZER_FILE), &self.optimizer)?;
+        let text = serde_json::to_string_pretty(&self.state).expect("plain data is always JSON") + "\n";
         let path = directory.join(STATE_FILE);
         Ok(fs::write(&path, text).map_err(|source| ModelError::Io { path, source })?)
+    }
+}
+
+impl Trainer {
+    /// The state of the run, on rank 0; the other ranks hand over their part of it, and get none.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
+        let mut optimizer = self.optimizer.collect()?;
+        if self.world.rank() > 0 {
+            return Ok(None);
+        }
+        let averages = self.averages().iter();
+        optimizer.extend(averages.map(|(name, tensor)| (format!("{name}.average"), tensor.shallow_clone())));
+        let copied = |tensors: Vec<(String, Tensor)>| -> Result<Vec<(String, Tensor)>> {
+            tensors.into_iter().map(|(name, tensor)| Ok((name, copied(&tensor)?))).collect()
+        };
+        let state = State { step: self.step, spec_digest: self.run_digest.clone(), history: self.history.clone() };
+        Ok(Some(Checkpoint { weights: copied(self.model.disk_tensors()?)?, optimizer: copied(optimizer)?, state }))
     }
 
     /// Continues where a checkpoint of the same run was written: the rest gives the bytes that an undisturbed run gives.
@@ -49,4 +78,10 @@ impl Trainer {
         self.history = state.history;
         Ok(())
     }
+}
+
+/// A tensor's values at this moment, on the CPU.
+fn copied(tensor: &Tensor) -> Result<Tensor> {
+    let tensor = tensor.f_detach()?;
+    Ok(if tensor.device() == Device::Cpu { tensor.copy() } else { tensor.f_to_device(Device::Cpu)? })
 }

@@ -122,16 +122,18 @@ impl Laid {
 pub(super) struct Loader {
     pub(super) train: Train,
     pub(super) batch_size: usize,
-    pub(super) accumulation: usize,
+    /// Of a step, over all ranks.
+    pub(super) micro_batches: usize,
     pub(super) window: usize,
     pub(super) device: Device,
 }
 
 impl Loader {
-    /// The micro-batches of the step that follows `done` steps.
-    pub(super) fn step(&self, done: u64) -> Result<Vec<MicroBatch>> {
-        let first = done * (self.batch_size * self.accumulation) as u64;
-        (0..self.accumulation as u64).map(|index| self.micro(first + index * self.batch_size as u64)).collect()
+    /// The micro-batches, and their numbers, that a rank of `size` has in the step that follows `done` steps.
+    pub(super) fn step(&self, done: u64, rank: usize, size: usize) -> Result<Vec<(u64, MicroBatch)>> {
+        let first = done * (self.batch_size * self.micro_batches) as u64;
+        let micro = |index: usize| Ok((index as u64, self.micro(first + (index * self.batch_size) as u64)?));
+        (rank..self.micro_batches).step_by(size).map(micro).collect()
     }
 
     fn micro(&self, position: u64) -> Result<MicroBatch> {

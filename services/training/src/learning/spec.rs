@@ -20,8 +20,10 @@ pub struct Spec {
     pub steps: u64,
     /// Sequences or rows in a micro-batch.
     pub batch_size: usize,
-    /// Micro-batches to a step.
+    /// Micro-batches of one rank to a step.
     pub accumulation: usize,
+    /// Processes that share a step's micro-batches.
+    pub ranks: usize,
     /// Tokens in a sequence, at most in a row.
     pub sequence_length: usize,
     /// How rows or tokens teach.
@@ -82,6 +84,7 @@ impl Spec {
             steps,
             batch_size: positive("batch_size", i64::from(spec.batch_size))? as usize,
             accumulation: spec.accumulation.max(1) as usize,
+            ranks: spec.ranks.max(1) as usize,
             sequence_length: positive("sequence_length", i64::from(spec.sequence_length))? as usize,
             optimizer: Optimizer {
                 beta1: or(optimizer.beta1, 0.9),
@@ -113,6 +116,11 @@ impl Spec {
         };
         result.check()?;
         Ok(result)
+    }
+
+    /// Micro-batches to a step, over all ranks: with fewer ranks than asked, each has more of them.
+    pub fn micro_batches(&self) -> usize {
+        self.accumulation * self.ranks
     }
 
     /// Refuses what cannot be run.
@@ -161,7 +169,7 @@ impl Spec {
             "config": self.config.to_json(),
             "steps": self.steps,
             "batch_size": self.batch_size,
-            "accumulation": self.accumulation,
+            "micro_batches": self.micro_batches(),
             "sequence_length": self.sequence_length,
             "optimizer": self.optimizer,
             "schedule": self.schedule,

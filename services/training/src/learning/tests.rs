@@ -1,3 +1,5 @@
+mod ranks;
+
 use std::{fs, path::Path};
 
 use tch::Device;
@@ -56,6 +58,7 @@ fn spec(config: Config, accumulation: usize, precision: Precision) -> Spec {
         steps: 40,
         batch_size: 4,
         accumulation,
+        ranks: 1,
         sequence_length: 32,
         optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 },
         schedule: Schedule { peak: 1e-2, warmup_steps: 5, steps: 40, final_ratio: 0.1, decay: Decay::Cosine },
@@ -89,7 +92,12 @@ fn tokens(count: usize, salt: u64) -> Tokens {
 
 fn trainer(spec: &Spec) -> Trainer {
     let data = Data::packed(tokens(4_000, 1), Some(tokens(700, 2)), spec).unwrap();
-    Trainer::new(spec.clone(), spec.digest("sha256:data", ""), data, Start::Random, Device::Cpu).unwrap()
+    Trainer::new(spec.clone(), spec.digest("sha256:data", ""), data, Start::Random, Device::Cpu, World::alone())
+        .unwrap()
+}
+
+fn save(trainer: &Trainer, directory: &Path) {
+    trainer.checkpoint().unwrap().unwrap().write(directory).unwrap();
 }
 
 fn read(directory: &Path, file: &str) -> Vec<u8> {
@@ -110,10 +118,10 @@ fn a_run_resumed_from_a_checkpoint_ends_with_the_same_bytes() {
         while !first.is_finished() {
             losses.push(first.step().unwrap().loss);
             if first.steps_done() == 17 {
-                first.save(middle.path()).unwrap();
+                save(&first, middle.path());
             }
         }
-        first.save(straight.path()).unwrap();
+        save(&first, straight.path());
         drop(first);
         let mut second = trainer(&spec);
         second.resume(middle.path()).unwrap();
@@ -122,7 +130,7 @@ fn a_run_resumed_from_a_checkpoint_ends_with_the_same_bytes() {
             let report = second.step().unwrap();
             assert_eq!(report.loss, losses[report.step as usize - 1], "step {}", report.step);
         }
-        second.save(resumed.path()).unwrap();
+        save(&second, resumed.path());
         for file in [WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE] {
             assert!(read(straight.path(), file) == read(resumed.path(), file), "{file} differs after a resume");
         }
@@ -165,7 +173,8 @@ fn a_batch_without_supervised_tokens_is_an_error_and_a_loss_counts_supervised_to
         let packed = Packed::new(tokens(4_000, 1), 32, 1).unwrap();
         let data =
             Data { train: Train::Windows(Box::new(Masked { packed, supervised })), validation: Validation::None };
-        let mut trainer = Trainer::new(spec.clone(), String::new(), data, Start::Random, Device::Cpu).unwrap();
+        let mut trainer =
+            Trainer::new(spec.clone(), String::new(), data, Start::Random, Device::Cpu, World::alone()).unwrap();
         match trainer.step() {
             Err(error) => {
                 assert_eq!(supervised, 0);
@@ -201,12 +210,16 @@ fn training_starts_from_a_directory_and_measures_all_of_the_validation_split() {
     let a = first.validate(usize::MAX).unwrap().unwrap();
     first.export(directory.path(), "", false).unwrap();
     let data = Data::packed(tokens(4_000, 1), Some(tokens(700, 2)), &spec).unwrap();
-    let second = Trainer::new(spec.clone(), String::new(), data, Start::From(directory.path()), Device::Cpu).unwrap();
+    let second =
+        Trainer::new(spec.clone(), String::new(), data, Start::From(directory.path()), Device::Cpu, World::alone())
+            .unwrap();
     let b = second.validate(usize::MAX).unwrap().unwrap();
     assert!((a - b).abs() < 1e-6, "{a} {b}");
     let data = Data::packed(tokens(4_000, 1), None, &spec).unwrap();
     let other = Spec { config: gpt2(), ..spec };
-    let error = Trainer::new(other, String::new(), data, Start::From(directory.path()), Device::Cpu).err().unwrap();
+    let error = Trainer::new(other, String::new(), data, Start::From(directory.path()), Device::Cpu, World::alone())
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("another shape"), "{error}");
 }
 
@@ -214,7 +227,7 @@ fn training_starts_from_a_directory_and_measures_all_of_the_validation_split() {
 fn a_checkpoint_of_another_run_or_a_broken_one_is_refused_by_name() {
     let spec = spec(llama(), 1, Precision::Float32);
     let directory = tempfile::tempdir().unwrap();
-    trainer(&spec).save(directory.path()).unwrap();
+    save(&trainer(&spec), directory.path());
     let mut other = trainer(&Spec { seed: 12, ..spec.clone() });
     assert!(other.resume(directory.path()).unwrap_err().to_string().contains("belongs to the run"));
     for file in [STATE_FILE, WEIGHTS_FILE, OPTIMIZER_FILE] {

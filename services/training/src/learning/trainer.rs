@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, path::Path, time::Instant};
 use tch::{Device, Tensor};
 use tidemill_dataset::Tokens;
 use tidemill_models::{Config, Model};
-use tidemill_torch::process;
+use tidemill_torch::{process, ranks::Buckets};
 
 use super::{
-    Error, History, Packed, Point, Result, Rows, Spec, Train, average::Average, loader::Loader, objective::Learner,
-    optimizer::Optimizer,
+    Error, History, Packed, Point, Result, Rows, Spec, Train, World, average::Average, loader::Loader,
+    objective::Learner, optimizer::Optimizer,
 };
 
 /// What is learned from.
@@ -84,12 +84,30 @@ pub struct Trainer {
     pub(super) history: History,
     loader: Loader,
     validation: Validation,
+    buckets: Option<Buckets>,
+    pub(super) world: World,
 }
 
 impl Trainer {
-    /// A run before its first step. `run_digest` (see [`Spec::digest`]) ties checkpoints to it.
-    pub fn new(spec: Spec, run_digest: String, data: Data, start: Start<'_>, device: Device) -> Result<Self> {
+    /// A run before its first step. `run_digest` (see [`Spec::digest`]) ties checkpoints to it. What one rank of `world` calls, all call.
+    pub fn new(
+        spec: Spec,
+        run_digest: String,
+        data: Data,
+        start: Start<'_>,
+        device: Device,
+        world: World,
+    ) -> Result<Self> {
         spec.check()?;
+        if world.size() > spec.micro_batches() {
+            let problem =
+                format!("a step has {} micro-batches: too few for {} ranks", spec.micro_batches(), world.size());
+            return Err(Error::Spec { field: "ranks", problem });
+        }
+        if world.size() > 1 && device != Device::Cpu {
+            let problem = "several ranks share their gradients on the CPU only; on a GPU use 1".to_owned();
+            return Err(Error::Spec { field: "ranks", problem });
+        }
         process::set_deterministic(true)?;
         let begin = || -> Result<Model> {
             Ok(match start {
@@ -111,19 +129,32 @@ impl Trainer {
         }
         let needs_copy = spec.method.needs_reference() && spec.lora.is_none();
         let reference = if needs_copy { Some(begin()?) } else { None };
-        let optimizer = Optimizer::new(&model, spec.optimizer, spec.muon)?;
-        let average = if spec.ema_decay > 0.0 { Some(Average::new(&model, spec.ema_decay)?) } else { None };
+        let optimizer = Optimizer::new(&model, spec.optimizer, spec.muon, world.clone())?;
+        let averaged = spec.ema_decay > 0.0 && world.rank() == 0;
+        let average = if averaged { Some(Average::new(&model, spec.ema_decay)?) } else { None };
         let loader = Loader {
             train: data.train,
             batch_size: spec.batch_size,
-            accumulation: spec.accumulation,
+            micro_batches: spec.micro_batches(),
             window: spec.sequence_length,
             device,
         };
         model.set_trainable(true)?;
-        let (step, history) = (0, History::default());
-        let validation = data.validation;
-        Ok(Self { spec, run_digest, model, reference, optimizer, average, step, history, loader, validation })
+        let buckets = world.buckets(optimizer.parameters())?;
+        Ok(Self {
+            spec,
+            run_digest,
+            model,
+            reference,
+            optimizer,
+            average,
+            step: 0,
+            history: History::default(),
+            loader,
+            validation: data.validation,
+            buckets,
+            world,
+        })
     }
 
     /// Steps done.
@@ -154,20 +185,25 @@ impl Trainer {
     /// One optimiser step, and a validation where one is due.
     pub fn step(&mut self) -> Result<StepReport> {
         let began = Instant::now();
-        let batches = self.loader.step(self.step)?;
-        let weight: usize = batches.iter().map(|batch| self.spec.method.weight(batch)).sum();
-        let tokens = batches.iter().map(|batch| batch.supervised).sum();
-        if weight == 0 || tokens == 0 {
+        let batches = self.loader.step(self.step, self.world.rank(), self.world.size())?;
+        let own: usize = batches.iter().map(|(_, batch)| self.spec.method.weight(batch)).sum();
+        let learned: usize = batches.iter().map(|(_, batch)| batch.supervised).sum();
+        let counts = self.world.sum(&[own as f64, learned as f64])?;
+        let (weight, tokens) = (counts[0], counts[1] as usize);
+        if weight == 0.0 || tokens == 0 {
             return Err(Error::NothingSupervised { step: self.step });
         }
         let mut loss = 0.0;
         let mut sums: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
-        for (index, batch) in batches.iter().enumerate() {
+        for (nth, (index, batch)) in batches.iter().enumerate() {
             // What is dropped depends on seed and place alone: a run that resumes here drops the same.
-            tch::manual_seed(draw(self.spec.seed, self.step, index as u64));
+            tch::manual_seed(draw(self.spec.seed, self.step, *index));
             let outcome = self.learner().outcome(batch)?;
-            // Normalised by what all micro-batches hold: how a step is cut does not change what it learns.
-            let part = outcome.loss.f_div_scalar(weight as f64)?;
+            // Normalised by what all micro-batches of all ranks hold: how a step is cut does not change what it learns.
+            let part = outcome.loss.f_div_scalar(weight)?;
+            if let Some(buckets) = self.buckets.as_ref().filter(|_| nth + 1 == batches.len()) {
+                buckets.prepare(&part)?;
+            }
             part.f_backward()?;
             loss += part.f_double_value(&[])?;
             for (name, (sum, count)) in outcome.figures {
@@ -175,6 +211,7 @@ impl Trainer {
                 *all = (all.0 + sum, all.1 + count);
             }
         }
+        let loss = self.summed(loss, &mut sums)?;
         if !loss.is_finite() {
             return Err(Error::NotFinite { what: "the loss", step: self.step, value: loss });
         }
@@ -187,7 +224,7 @@ impl Trainer {
         let seconds = began.elapsed().as_secs_f64();
         let mut figures = means(sums, "");
         let due = self.step.is_multiple_of(self.spec.validate_every_steps) || self.is_finished();
-        let validated = if due { self.measure()? } else { None };
+        let validated = if due && self.world.rank() == 0 { self.measure()? } else { None };
         let validation_loss = validated.map(|(loss, more)| {
             figures.extend(more);
             loss
@@ -220,6 +257,16 @@ impl Trainer {
         }
         tidemill_models::save_config(&self.model, directory)?;
         Ok(tidemill_models::save_adapter(&mut self.model, directory, base)?)
+    }
+
+    /// Loss and figures of all ranks together.
+    fn summed(&self, loss: f64, sums: &mut BTreeMap<&'static str, (f64, f64)>) -> Result<f64> {
+        let figures = sums.values().flat_map(|(sum, count)| [*sum, *count]);
+        let all = self.world.sum(&std::iter::once(loss).chain(figures).collect::<Vec<_>>())?;
+        for (pair, all) in sums.values_mut().zip(all[1..].chunks_exact(2)) {
+            *pair = (all[0], all[1]);
+        }
+        Ok(all[0])
     }
 
     pub(super) fn averages(&self) -> &[(String, Tensor)] {

@@ -9,6 +9,9 @@ use tidemill_proto::r#type::v1::{AdamW, Lora, Schedule, TrainingSpec};
 /// Largest size of anything: beyond it a shape is a mistake, and products of shapes could overflow.
 const LARGEST: i32 = 1 << 20;
 
+/// Most processes of one job; all run on one machine.
+const MOST_RANKS: i32 = 256;
+
 /// Wrong fields, as they are found.
 #[derive(Default)]
 pub(crate) struct Violations(Vec<(String, String)>);
@@ -52,6 +55,9 @@ pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations)
     wrong.unless(spec.steps >= 1, "steps", || format!("{} is not a number of steps; use at least 1", spec.steps));
     wrong.size("batch_size", spec.batch_size);
     wrong.count("accumulation", spec.accumulation.into());
+    wrong.unless((0..=MOST_RANKS).contains(&spec.ranks), "ranks", || {
+        format!("{} is not a number of ranks; use 1 to {MOST_RANKS}", spec.ranks)
+    });
     if wrong.size("sequence_length", spec.sequence_length)
         && let Some(context) = context
     {

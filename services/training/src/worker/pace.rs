@@ -20,12 +20,29 @@ pub(crate) struct Pace {
     reported: Option<Instant>,
     tokens_per_second: Option<f64>,
     step_seconds: Option<f64>,
+    ranks: usize,
+    /// What checkpoints have held training up.
+    stalled: Duration,
 }
 
 impl Pace {
-    /// A run of `total` steps, of which `done_before` are done.
-    pub(crate) fn new(total: u64, done_before: u64) -> Self {
-        Self { total, began: Instant::now(), done_before, reported: None, tokens_per_second: None, step_seconds: None }
+    /// A run of `total` steps, of which `done_before` are done, on so many ranks.
+    pub(crate) fn new(total: u64, done_before: u64, ranks: usize) -> Self {
+        Self {
+            total,
+            began: Instant::now(),
+            done_before,
+            reported: None,
+            tokens_per_second: None,
+            step_seconds: None,
+            ranks,
+            stalled: Duration::ZERO,
+        }
+    }
+
+    /// Counts time that a checkpoint held training up.
+    pub(crate) fn stalled(&mut self, time: Duration) {
+        self.stalled += time;
     }
 
     /// Counts a step, and reports it if it is time, or if it has news that must not be missed.
@@ -48,6 +65,8 @@ impl Pace {
             ("learning_rate".to_owned(), step.learning_rate),
             ("gradient_norm".to_owned(), step.gradient_norm),
             ("tokens_per_second".to_owned(), tokens_per_second),
+            ("ranks".to_owned(), self.ranks as f64),
+            ("checkpoint_stall_seconds".to_owned(), self.stalled.as_secs_f64()),
         ]);
         metrics.extend(step.figures.clone());
         metrics.extend(self.step_seconds.map(|seconds| ("step_seconds".to_owned(), seconds)));
@@ -76,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_time_left_counts_only_the_steps_done_here() {
-        let pace = Pace { began: Instant::now() - Duration::from_secs(10), ..Pace::new(100, 40) };
+        let pace = Pace { began: Instant::now() - Duration::from_secs(10), ..Pace::new(100, 40, 1) };
         let step = StepReport {
             step: 60,
             loss: 2.0,

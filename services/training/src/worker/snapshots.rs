@@ -7,13 +7,14 @@ use tidemill_artifacts::{Artifacts, Digest, Error as Artifact};
 
 use crate::checkpoints::{prefix, reference, step_of};
 use crate::error::{Error, Result};
-use crate::learning::Trainer;
+use crate::learning::{Checkpoint, Trainer};
 
 /// The checkpoints of one run.
-pub(crate) struct Snapshots<'a> {
-    pub(crate) artifacts: &'a Artifacts,
+#[derive(Clone)]
+pub(crate) struct Snapshots {
+    pub(crate) artifacts: Artifacts,
     /// The job's uid.
-    pub(crate) uid: &'a str,
+    pub(crate) uid: String,
     /// For folders that are being written or read.
     pub(crate) scratch: PathBuf,
     /// What the run reads: a checkpoint's parents.
@@ -22,31 +23,32 @@ pub(crate) struct Snapshots<'a> {
     pub(crate) keep: usize,
 }
 
-impl Snapshots<'_> {
+impl Snapshots {
     /// Empties the scratch folder: a former worker may have died over it.
     pub(crate) fn prepare(&self) -> Result<()> {
         clear(&self.scratch)?;
         std::fs::create_dir_all(&self.scratch).map_err(Error::file(&self.scratch))
     }
 
-    /// Stores the run as it stands. The reference comes last: whoever sees it sees all of the checkpoint.
-    pub(crate) async fn save(&self, trainer: &Trainer) -> Result<()> {
-        let step = trainer.steps_done();
+    /// Stores a checkpoint. The reference comes last: whoever sees it sees all of it.
+    pub(crate) async fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let step = checkpoint.step();
         let folder = self.scratch.join("saved");
         clear(&folder)?;
         std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
-        trainer.save(&folder)?;
+        checkpoint.write(&folder)?;
         let annotations = BTreeMap::from([("step".to_owned(), step.to_string())]);
         let digest = self.artifacts.put_directory(&folder, "checkpoint", self.parents.clone(), annotations).await?;
-        self.artifacts.claim(&reference(self.uid, step), &digest).await?;
+        self.artifacts.claim(&reference(&self.uid, step), &digest).await?;
         clear(&folder)?;
         tracing::info!(step, checkpoint = %digest, "checkpoint stored");
         self.thin().await
     }
 
-    /// Continues from the newest checkpoint that can be read. `fresh` makes a run before its first step.
-    pub(crate) async fn resume(&self, fresh: impl Fn() -> Result<Trainer>) -> Result<Trainer> {
-        let mut found = self.artifacts.list(&prefix(self.uid)).await?;
+    /// Continues from the newest checkpoint that can be read, of those up to a step. `fresh` makes a run before its first step.
+    pub(crate) async fn resume(&self, up_to: u64, fresh: impl Fn() -> Result<Trainer>) -> Result<Trainer> {
+        let mut found = self.artifacts.list(&prefix(&self.uid)).await?;
+        found.retain(|(name, _)| step_of(name).is_some_and(|step| step <= up_to));
         while let Some((name, digest)) = found.pop() {
             let folder = self.scratch.join("restored");
             let fetched = self.artifacts.fetch_directory(&digest, &folder).await;
@@ -80,7 +82,7 @@ impl Snapshots<'_> {
 
     /// Forgets all but the last few checkpoints, and deletes their files unless another checkpoint has the same.
     async fn thin(&self) -> Result<()> {
-        let mut own = self.artifacts.list(&prefix(self.uid)).await?;
+        let mut own = self.artifacts.list(&prefix(&self.uid)).await?;
         let old: Vec<(String, Digest)> = own.drain(..own.len().saturating_sub(self.keep + 1)).collect();
         if old.is_empty() {
             return Ok(());

@@ -1,8 +1,9 @@
+mod ranks;
 pub(crate) mod world;
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use tidemill_artifacts::Digest;
 use tidemill_platform::worker::{EXIT_STOPPED, Report, result_reference};
@@ -49,29 +50,37 @@ fn worker_process() {
     }
 }
 
-/// Starts a worker process, sends it a signal once it has reported `step`, and returns its exit code.
-fn disturbed(world: &World, uid: &str, step: i64, signal: rustix::process::Signal) -> Option<i32> {
-    let arguments = serde_json::to_string(&world.arguments(uid, spec())).unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap())
+/// Starts a worker process.
+fn start(world: &World, uid: &str, spec: TrainingSpec) -> Child {
+    let arguments = serde_json::to_string(&world.arguments(uid, spec)).unwrap();
+    Command::new(std::env::current_exe().unwrap())
         .args(["worker::tests::worker_process", "--exact", "--nocapture"])
         .env("TIDEMILL_WORKER", arguments)
         .env("OMP_NUM_THREADS", "1")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap();
-    let pid = rustix::process::Pid::from_child(&child);
+        .unwrap()
+}
+
+/// Starts a worker process, does something to it once it has reported `step`, and returns its exit code.
+fn disturbed(world: &World, uid: &str, spec: TrainingSpec, step: i64, disturb: impl Fn(&Child)) -> Option<i32> {
+    let mut child = start(world, uid, spec);
     let mut sent = false;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let Ok(line) = line else { break };
         let report = line.strip_prefix("progress ").and_then(|json| serde_json::from_str::<Report>(json).ok());
-        if report.is_some_and(|report| report.phase != "training" || report.done >= step) && !sent && step >= 0 {
-            // A worker that has ended meanwhile cannot be disturbed.
-            let _ended = rustix::process::kill_process(pid, signal);
+        if report.is_some_and(|report| report.done >= step) && !sent && step >= 0 {
+            disturb(&child);
             sent = true;
         }
     }
     child.wait().unwrap().code()
+}
+
+/// Sends a signal to a worker, if it has not ended meanwhile.
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let _ended = rustix::process::kill_process(rustix::process::Pid::from_child(child), signal);
 }
 
 #[tokio::test]
@@ -82,12 +91,12 @@ async fn a_worker_that_is_killed_ends_with_the_same_bytes() {
     let signals = [rustix::process::Signal::KILL, rustix::process::Signal::TERM];
     let mut stopped = 0;
     for (at, step) in [0, 1, 7, 8, 13, 20, 29].into_iter().enumerate() {
-        let code = disturbed(&world, "killed", step, signals[at % 2]);
+        let code = disturbed(&world, "killed", spec(), step, |child| signal(child, signals[at % 2]));
         assert!(matches!(code, None | Some(0 | EXIT_STOPPED)), "{code:?}");
         stopped += usize::from(code == Some(EXIT_STOPPED));
     }
     assert!(stopped > 0, "no worker left when it was asked to");
-    assert_eq!(disturbed(&world, "killed", -1, signals[0]), Some(0));
+    assert_eq!(disturbed(&world, "killed", spec(), -1, |_| {}), Some(0));
     assert_eq!(world.result("killed").await, expected);
 }
 

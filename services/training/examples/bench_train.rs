@@ -1,0 +1,162 @@
+//! Training steps that `make bench-train` times beside PyTorch, through the same `Trainer` that jobs use; each prints one line of JSON.
+//!
+//! - `bench_train adapter <model folder> <steps> <threads>`: LoRA on a Hugging Face directory, on the CPU, float32.
+//! - `bench_train gpt <steps>`: GPT 354M from its first weights, on the GPU, bfloat16.
+//! - `bench_train tokens <model folder> <text file>`: tokenising a text and filling batches of it, on one thread.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use tidemill_dataset::{TokenWidth, Tokens};
+use tidemill_models::{Activation, Config, Gpt2Config, LoraConfig, read_config};
+use tidemill_text::Tokenizer;
+use tidemill_training::learning::{
+    Data, Decay, Method, Optimizer, Order, Packed, Precision, Samples as _, Schedule, Spec, Start, Trainer, World,
+};
+
+/// Steps before the clock starts.
+const WARM_UP: u64 = 3;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let parts: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let line = match parts[..] {
+        ["adapter", folder, steps, threads] => {
+            tidemill_torch::process::set_threads(threads.parse()?);
+            adapter(Path::new(folder), steps.parse()?)?
+        }
+        ["gpt", steps] => gpt(steps.parse()?)?,
+        ["tokens", folder, text] => tokens(Path::new(folder), Path::new(text))?,
+        _ => bail!("usage: bench_train adapter FOLDER STEPS THREADS | gpt STEPS | tokens FOLDER TEXT"),
+    };
+    println!("{line}");
+    Ok(())
+}
+
+/// LoRA on all linear layers, 4 x 256 tokens a step.
+fn adapter(folder: &Path, steps: u64) -> Result<serde_json::Value> {
+    let mut spec = spec(read_config(folder)?, steps, (4, 256), Precision::Float32);
+    spec.lora = Some(LoraConfig {
+        r: 16,
+        alpha: 32.0,
+        dropout: 0.0,
+        target_modules: Vec::new(),
+        use_rslora: false,
+        use_dora: false,
+    });
+    time(spec, Start::From(folder), tch::Device::Cpu)
+}
+
+/// 24 layers of width 1024, 16 x 1024 tokens a step.
+fn gpt(steps: u64) -> Result<serde_json::Value> {
+    let config = Config::Gpt2(Gpt2Config {
+        vocab_size: 50304,
+        n_embd: 1024,
+        n_layer: 24,
+        n_head: 16,
+        n_positions: 1024,
+        n_inner: None,
+        bias: false,
+        activation_function: Activation::GeluNew,
+        layer_norm_epsilon: 1e-5,
+        initializer_range: 0.02,
+        bos_token_id: None,
+        eos_token_id: None,
+    });
+    if !tch::Cuda::is_available() {
+        bail!("no GPU is seen");
+    }
+    time(spec(config, steps, (16, 1024), Precision::Bfloat16), Start::Random, tch::Device::Cuda(0))
+}
+
+fn spec(config: Config, steps: u64, (batch_size, sequence_length): (usize, usize), precision: Precision) -> Spec {
+    Spec {
+        config,
+        steps: steps + WARM_UP,
+        batch_size,
+        accumulation: 1,
+        ranks: 1,
+        sequence_length,
+        optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 },
+        schedule: Schedule { peak: 1e-4, warmup_steps: 0, steps, final_ratio: 1.0, decay: Decay::Constant },
+        method: Method::Language,
+        order: Order::Sequential,
+        lora: None,
+        muon: None,
+        z_loss: 0.0,
+        ema_decay: 0.0,
+        clip_norm: 1.0,
+        seed: 1,
+        precision,
+        validate_every_steps: u64::MAX,
+    }
+}
+
+fn time(spec: Spec, start: Start<'_>, device: tch::Device) -> Result<serde_json::Value> {
+    let tokens = spec.batch_size * spec.sequence_length;
+    let vocabulary = match &spec.config {
+        Config::Gpt2(config) => config.vocab_size,
+        Config::Llama(config) => config.vocab_size,
+        _ => bail!("only decoders are timed"),
+    };
+    // The peer draws the same: a window is the same in whatever order windows come, so that first losses can be compared.
+    let period: Vec<u8> = (0..spec.sequence_length as u32)
+        .flat_map(|at| (at.wrapping_mul(7919).wrapping_add(13) % vocabulary as u32).to_le_bytes())
+        .collect();
+    let stream = Tokens::read(vec![period.repeat(64).into()], TokenWidth::U32, vocabulary as usize)?;
+    let data = Data::packed(stream, None, &spec)?;
+    let mut trainer = Trainer::new(spec, String::new(), data, start, device, World::alone())?;
+    let (mut first, mut last, mut seconds) = (f64::NAN, f64::NAN, Vec::new());
+    while !trainer.is_finished() {
+        // Reading the loss waits for the device.
+        let step = trainer.step()?;
+        if step.step == 1 {
+            first = step.loss;
+        }
+        last = step.loss;
+        seconds.push(step.seconds);
+    }
+    let seconds = &mut seconds[WARM_UP as usize..];
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    Ok(serde_json::json!({
+        "ms_per_step": median * 1e3,
+        "tokens_per_second": tokens as f64 / median,
+        "first_loss": first,
+        "last_loss": last,
+        "peak_mib": peak_mib()?,
+    }))
+}
+
+/// Tokens a second of one thread.
+fn tokens(folder: &Path, text: &Path) -> Result<serde_json::Value> {
+    let tokenizer = Tokenizer::from_bytes(&std::fs::read(folder.join("tokenizer.json"))?)?;
+    let text = std::fs::read_to_string(text)?;
+    // Documents, as preprocessing meets them.
+    let documents: Vec<&str> = text.split_inclusive("\n\n").collect();
+    let began = Instant::now();
+    let mut ids = Vec::new();
+    for document in documents {
+        ids.extend(tokenizer.encode(document)?);
+    }
+    let encoded = ids.len() as f64 / began.elapsed().as_secs_f64();
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let tokens = Tokens::read(vec![bytes.into()], TokenWidth::U32, tokenizer.vocabulary_size())?;
+    let window = 1024;
+    let packed = Packed::new(tokens, window, 1)?;
+    let (mut inputs, mut targets) = (vec![0; window], vec![0; window]);
+    let (began, windows) = (Instant::now(), 20_000);
+    for position in 0..windows {
+        packed.fill(position, &mut inputs, &mut targets);
+    }
+    let packed = windows as f64 * window as f64 / began.elapsed().as_secs_f64();
+    Ok(serde_json::json!({ "encoded_per_second": encoded, "packed_per_second": packed, "tokens": ids.len() }))
+}
+
+/// The most memory that this process had.
+fn peak_mib() -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
+}

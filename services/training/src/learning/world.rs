@@ -1,0 +1,124 @@
+//! The process that learns: alone, or a rank among several that share each step's micro-batches.
+
+use std::sync::Arc;
+
+use tch::Tensor;
+use tidemill_torch::ranks::{Buckets, Ranks};
+
+use super::Result;
+
+/// This process among those of one run. What one rank calls, all call, in the same order.
+#[derive(Clone, Debug)]
+pub struct World(Option<Arc<Ranks>>);
+
+impl World {
+    /// One process.
+    pub fn alone() -> Self {
+        Self(None)
+    }
+
+    /// A rank.
+    pub fn among(ranks: Ranks) -> Self {
+        Self(Some(Arc::new(ranks)))
+    }
+
+    /// This process's number; rank 0 measures, saves and reports.
+    pub fn rank(&self) -> usize {
+        self.0.as_ref().map_or(0, |ranks| ranks.rank())
+    }
+
+    /// How many processes there are.
+    pub fn size(&self) -> usize {
+        self.0.as_ref().map_or(1, |ranks| ranks.size())
+    }
+
+    /// Whether it is so on any rank.
+    pub fn any(&self, here: bool) -> Result<bool> {
+        Ok(self.sum(&[f64::from(here)])?[0] > 0.0)
+    }
+
+    /// The number that rank 0 says; what the others say does not matter.
+    pub fn told(&self, number: u64) -> Result<u64> {
+        let said = if self.rank() == 0 { number as f64 } else { 0.0 };
+        Ok(self.sum(&[said])?[0] as u64)
+    }
+
+    /// Sums over all ranks.
+    pub(super) fn sum(&self, numbers: &[f64]) -> Result<Vec<f64>> {
+        Ok(match &self.0 {
+            Some(ranks) => ranks.sum(numbers)?,
+            None => numbers.to_vec(),
+        })
+    }
+
+    /// What sums gradients while they come; nothing is needed where there is one process.
+    pub(super) fn buckets(&self, parameters: &[Tensor]) -> Result<Option<Buckets>> {
+        Ok(self.0.as_ref().map(|ranks| Buckets::new(ranks, parameters)).transpose()?)
+    }
+
+    /// The rank that looks after each parameter, by their sizes: each has about as many elements as the others.
+    pub(super) fn owners(&self, sizes: &[usize]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..sizes.len()).collect();
+        order.sort_by_key(|index| std::cmp::Reverse(sizes[*index]));
+        let (mut loads, mut owners) = (vec![0; self.size()], vec![0; sizes.len()]);
+        for index in order {
+            let least = (0..loads.len()).min_by_key(|rank| loads[*rank]).unwrap_or_default();
+            loads[least] += sizes[index];
+            owners[index] = least;
+        }
+        owners
+    }
+
+    /// Makes each parameter on every rank what it is on its owner.
+    pub(super) fn share(&self, parameters: &[Tensor], owners: &[usize]) -> Result<()> {
+        let Some(ranks) = &self.0 else { return Ok(()) };
+        let of = |rank: usize| parameters.iter().zip(owners).filter(move |(_, owner)| **owner == rank).map(|(p, _)| p);
+        let roots: Vec<usize> = (0..self.size()).filter(|rank| of(*rank).next().is_some()).collect();
+        tch::no_grad(|| {
+            // One long row a rank: a message for each of hundreds of tensors would wait more than it carries.
+            let rows = roots.iter().map(|rank| {
+                let parts: Vec<Tensor> =
+                    of(*rank).map(|p| p.f_detach()?.f_view([-1])).collect::<std::result::Result<_, _>>()?;
+                Ok(Tensor::f_cat(&parts, 0)?)
+            });
+            let rows: Vec<Tensor> = rows.collect::<Result<_>>()?;
+            ranks.broadcast(&rows, &roots)?;
+            for (root, row) in roots.iter().zip(&rows).filter(|(root, _)| **root != self.rank()) {
+                let mut start = 0;
+                for parameter in of(*root) {
+                    let count = parameter.numel() as i64;
+                    let part = row.f_narrow(0, start, count)?.f_view_as(parameter)?;
+                    parameter.f_detach()?.f_copy_(&part)?;
+                    start += count;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Brings a tensor from its owner to rank 0: there it is returned. `like` has its shape.
+    pub(super) fn collect(&self, owner: usize, own: Option<&Tensor>, like: &Tensor) -> Result<Option<Tensor>> {
+        match (&self.0, own, self.rank()) {
+            (_, Some(tensor), 0) => Ok(Some(tensor.shallow_clone())),
+            (Some(ranks), None, 0) => Ok(Some(ranks.receive(like, owner)?)),
+            (Some(ranks), Some(tensor), _) => {
+                ranks.send(tensor, 0)?;
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_owns_everything_and_sums_nothing() {
+        let world = World::alone();
+        assert_eq!(world.owners(&[3, 1, 2]), [0, 0, 0]);
+        assert_eq!(world.sum(&[1.0, 2.0]).unwrap(), [1.0, 2.0]);
+        assert!(!world.any(false).unwrap() && world.any(true).unwrap());
+    }
+}

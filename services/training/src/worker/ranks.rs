@@ -1,0 +1,107 @@
+//! The processes of a job with several ranks: rank 0, which the launcher started, starts the others as its children.
+
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tidemill_torch::ranks::{Ranks, Store};
+
+use crate::error::{Error, Result};
+use crate::learning::World;
+
+/// Environment variable that carries a [`Place`] as JSON; rank 0 has none.
+const PLACE: &str = "TIDEMILL_RANK";
+/// How long a rank that was lost may take to be seen as ended.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// A rank, and where it finds the others.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) rank: usize,
+    size: usize,
+    port: i32,
+}
+
+impl Place {
+    /// What rank 0 gave this process, if this is its child.
+    pub(crate) fn from_environment() -> Result<Option<Self>> {
+        let Some(text) = std::env::var_os(PLACE) else { return Ok(None) };
+        let place = serde_json::from_str(&text.to_string_lossy());
+        place.map(Some).map_err(|error| Error::Ranks(format!("{PLACE} cannot be read: {error}")))
+    }
+
+    /// Joins the others. From now on this process ends with rank 0, however that ends.
+    pub(crate) fn join(self) -> Result<World> {
+        std::thread::spawn(|| {
+            // Rank 0 writes nothing: this returns when it is gone.
+            let _gone = std::io::stdin().read(&mut [0]);
+            std::process::exit(1);
+        });
+        Ok(World::among(Ranks::join(self.port, self.rank, self.size).map_err(crate::learning::Error::from)?))
+    }
+}
+
+/// Ranks 1 and up; they end when this is dropped.
+pub(crate) struct Children {
+    processes: Vec<Child>,
+    store: Store,
+}
+
+impl Children {
+    /// Starts them: this program with these arguments again.
+    pub(crate) fn start(size: usize) -> Result<Self> {
+        let failed = |error: std::io::Error| Error::Ranks(format!("a rank cannot be started: {error}"));
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut children = Self { processes: Vec::new(), store: Store::serve().map_err(crate::learning::Error::from)? };
+        for rank in 1..size {
+            let place = Place { rank, size, port: children.store.port() };
+            let child = Command::new(&program)
+                .args(std::env::args_os().skip(1))
+                .env(PLACE, serde_json::to_string(&place).expect("a place is plain data"))
+                .stdin(Stdio::piped())
+                .spawn()
+                .map_err(failed)?;
+            tracing::info!(rank, pid = child.id(), "rank started");
+            children.processes.push(child);
+        }
+        Ok(children)
+    }
+
+    /// Joins them as rank 0.
+    pub(crate) fn join(&mut self) -> Result<World> {
+        let (port, size) = (self.store.port(), self.processes.len() + 1);
+        let joining = std::thread::spawn(move || Ranks::join(port, 0, size));
+        while !joining.is_finished() {
+            if self.ended() > 0 {
+                return Err(Error::RankLost("before all had come together".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let ranks = joining.join().map_err(|_| Error::Ranks("joining them panicked".to_owned()))?;
+        Ok(World::among(ranks.map_err(crate::learning::Error::from)?))
+    }
+
+    /// How many have ended, after what may have been the end of one.
+    pub(crate) fn lost(&mut self) -> usize {
+        let began = Instant::now();
+        while self.ended() == 0 && began.elapsed() < SEEN_WITHIN {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.ended()
+    }
+
+    fn ended(&mut self) -> usize {
+        self.processes.iter_mut().filter_map(|child| child.try_wait().ok().flatten()).count()
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.processes {
+            // Those that have ended are only waited for.
+            let _ended = child.kill();
+            let _status = child.wait();
+        }
+    }
+}
