@@ -123,6 +123,16 @@ impl Config {
         }
     }
 
+    /// Heads of queries.
+    pub fn heads(&self) -> i64 {
+        match self {
+            Self::Llama(config) => config.num_attention_heads,
+            Self::Gpt2(config) => config.n_head,
+            Self::Bert(config) => config.num_attention_heads,
+            Self::T5(config) => config.num_heads,
+        }
+    }
+
     /// Heads of keys and values.
     pub fn kv_heads(&self) -> i64 {
         match self {

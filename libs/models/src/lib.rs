@@ -9,6 +9,7 @@ mod cache;
 pub mod config;
 mod directory;
 mod error;
+mod flops;
 pub mod generate;
 pub mod gguf;
 mod gpt2;

@@ -302,7 +302,7 @@ impl Model {
         }
     }
 
-    fn head(&self) -> Result<&Tensor> {
+    pub(crate) fn head(&self) -> Result<&Tensor> {
         match &self.network {
             Network::Llama(network) => Ok(network.head()),
             Network::Gpt2(network) => Ok(network.head()),

@@ -3,7 +3,7 @@
 //!     learn_rows CASE.json
 //!
 //! The case names a `base` model, `rows` (`{"inputs", "targets"}`, `{"chosen": {..}, "rejected": {..}}`, or with `"label"`), a
-//! `spec` (a TrainingSpec in protobuf's JSON), optionally an `adapter` whose weights are the start, and an `output` folder.
+//! `spec` (a TrainingSpec in protobuf's JSON), optionally an `adapter` whose weights are the start, a `teacher`, and an `output` folder.
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ use tidemill_training::learning::{Data, Row, Rows, Sequence, Spec, Start, Train,
 struct Case {
     base: PathBuf,
     adapter: Option<PathBuf>,
+    teacher: Option<PathBuf>,
     rows: Vec<Example>,
     spec: serde_json::Value,
     output: PathBuf,
@@ -55,6 +56,9 @@ fn main() -> Result<()> {
     tidemill_torch::process::set_threads(std::env::var("THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(1));
     let mut trainer =
         Trainer::new(spec, String::new(), data, Start::From(&case.base), tch::Device::Cpu, World::alone())?;
+    if let Some(teacher) = &case.teacher {
+        trainer = trainer.with_teacher(tidemill_models::load(teacher, tch::Device::Cpu)?)?;
+    }
     if let Some(adapter) = &case.adapter {
         tch::no_grad(|| restore_weights(trainer.model(), &adapter.join(ADAPTER_WEIGHTS_FILE)))?;
     }

@@ -30,6 +30,10 @@ impl Gauges {
             ("gradient_norm", "tidemill_training_gradient_norm"),
             ("tokens_per_second", "tidemill_training_tokens_per_second"),
             ("step_seconds", "tidemill_training_step_seconds"),
+            ("load_seconds", "tidemill_training_load_seconds"),
+            ("update_seconds", "tidemill_training_update_seconds"),
+            ("model_flops_per_second", "tidemill_training_model_flops_per_second"),
+            ("checkpoint_stall_seconds", "tidemill_training_checkpoint_stall_seconds"),
         ];
         for (figure, gauge) in figures {
             if let Some(value) = report.metrics.get(figure) {

@@ -24,7 +24,7 @@ pub use checkpoint::{Checkpoint, OPTIMIZER_FILE, STATE_FILE};
 pub use error::{Error, Result};
 pub use history::{History, Point};
 pub use loader::{Packed, Samples, Train};
-pub use objective::{Method, PreferenceLoss};
+pub use objective::{Distillation, Method, PreferenceLoss};
 pub use plot::loss_plot;
 pub use rows::{Order, Row, Rows, Sequence};
 pub use schedule::{Decay, Schedule};

@@ -154,13 +154,17 @@ fn lineage(job: &TrainingJob, version: &str, tokenizer_digest: &str) -> RecordLi
         attributes,
         ..LineageNode::default()
     };
+    let teacher = job.spec.as_ref().and_then(|spec| spec.distillation.as_ref());
+    let teacher = teacher.map_or("", |asked| asked.teacher_model_digest.as_str());
+    let mixed = job.mixed_datasets.iter().map(|more| (more.dataset_digest.as_str(), Type::PreparedDataset));
     let sources = [
         (job.dataset_digest.as_str(), Type::PreparedDataset),
         (tokenizer_digest, Type::Tokenizer),
         (job.base_model_digest.as_str(), Type::Model),
+        (teacher, Type::Model),
     ];
     let mut request = RecordLineageRequest { nodes: vec![model], edges: Vec::new() };
-    for (id, r#type) in sources.into_iter().filter(|(id, _)| !id.is_empty()) {
+    for (id, r#type) in sources.into_iter().chain(mixed).filter(|(id, _)| !id.is_empty()) {
         request.nodes.push(LineageNode { id: id.to_owned(), r#type: r#type.into(), ..LineageNode::default() });
         request.edges.push(LineageEdge { parent: id.to_owned(), child: job.model_digest.clone() });
     }

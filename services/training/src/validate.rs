@@ -40,6 +40,20 @@ pub(crate) async fn check(platform: &Platform, id: &str, job: &TrainingJob) -> R
     if let Some(dataset) = &dataset {
         check_dataset(job, dataset, &mut wrong);
     }
+    for (index, more) in job.mixed_datasets.iter().enumerate() {
+        let field = format!("mixed_datasets[{index}]");
+        let digest = format!("{field}.dataset_digest");
+        if let Some(more) = manifest(platform, &digest, &more.dataset_digest, "prepared-dataset", &mut wrong).await? {
+            check_dataset(job, &more, &mut wrong);
+        }
+        if !(more.weight.is_finite() && more.weight > 0.0) {
+            wrong.add(format!("{field}.weight"), format!("{} is not a positive number", more.weight));
+        }
+    }
+    if let Some(distillation) = job.spec.as_ref().and_then(|spec| spec.distillation.as_ref()) {
+        const FIELD: &str = "spec.distillation.teacher_model_digest";
+        manifest(platform, FIELD, &distillation.teacher_model_digest, "model", &mut wrong).await?;
+    }
     if !job.base_model_digest.is_empty()
         && let Some(base) = manifest(platform, "base_model_digest", &job.base_model_digest, "model", &mut wrong).await?
     {
@@ -60,6 +74,7 @@ fn check_import(job: &TrainingJob, import: &ImportSpec, wrong: &mut Violations) 
         ("spec", job.spec.is_some()),
         ("dataset_digest", !job.dataset_digest.is_empty()),
         ("base_model_digest", !job.base_model_digest.is_empty()),
+        ("mixed_datasets", !job.mixed_datasets.is_empty()),
     ];
     for (field, _) in others.into_iter().filter(|(_, given)| *given) {
         wrong.add(field, "must be absent where `import` is given: nothing is trained");

@@ -186,20 +186,27 @@ impl Run<'_> {
     /// A run before its first step.
     fn fresh(&self, device: tch::Device, world: &World) -> Result<Trainer> {
         let job = &self.assignment.job;
+        let teacher = job.spec.as_ref().and_then(|spec| spec.distillation.as_ref());
+        let teacher = teacher.map_or("", |asked| asked.teacher_model_digest.as_str());
         let data = self.inputs.material.data(&self.spec)?;
         let start = self.inputs.base.as_ref().map_or(Start::Random, |(_, folder)| Start::From(folder));
-        let run_digest = self.spec.digest(&job.dataset_digest, &job.base_model_digest);
-        Ok(Trainer::new(self.spec.clone(), run_digest, data, start, device, world.clone())?)
+        let mixed = job.mixed_datasets.iter().map(|more| format!(" {} {}", more.weight, more.dataset_digest));
+        let datasets = job.dataset_digest.clone() + &mixed.collect::<String>();
+        let run_digest = self.spec.digest(&datasets, &job.base_model_digest, teacher);
+        let trainer = Trainer::new(self.spec.clone(), run_digest, data, start, device, world.clone())?;
+        let Some((_, folder)) = &self.inputs.teacher else { return Ok(trainer) };
+        let mut teacher = tidemill_models::load(folder, device).map_err(crate::learning::Error::from)?;
+        teacher.merge_adapter().map_err(crate::learning::Error::from)?;
+        Ok(trainer.with_teacher(teacher)?)
     }
 
     fn snapshots(&self) -> Snapshots {
         let keep = self.assignment.job.spec.as_ref().map_or(0, |spec| spec.keep_checkpoints);
-        let base = self.inputs.base.as_ref().map(|(digest, _)| *digest);
         Snapshots {
             artifacts: self.artifacts.clone(),
             uid: self.arguments.uid.clone(),
             scratch: self.scratch.clone(),
-            parents: std::iter::once(self.inputs.dataset).chain(base).collect(),
+            parents: self.inputs.parents(),
             keep: if keep > 0 { keep as usize } else { KEPT },
         }
     }

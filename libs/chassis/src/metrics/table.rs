@@ -109,6 +109,10 @@ metrics! {
     "tidemill_training_gradient_norm", Gauge, ["model"], "Norm of the gradient of the newest step";
     "tidemill_training_tokens_per_second", Gauge, ["model"], "Tokens learned from in a second, a running mean; 0 once the run has ended";
     "tidemill_training_step_seconds", Gauge, ["model"], "Time of a step, a running mean";
+    "tidemill_training_load_seconds", Gauge, ["model"], "Time that the newest step took to make its batches";
+    "tidemill_training_update_seconds", Gauge, ["model"], "Time that the newest step took to clip and update";
+    "tidemill_training_model_flops_per_second", Gauge, ["model"], "Floating-point operations of the model in a second; over the device's peak it is the MFU";
+    "tidemill_training_checkpoint_stall_seconds", Gauge, ["model"], "Time that checkpoints held the run up since it began here";
     "tidemill_training_goodput_ratio", Gauge, ["model"], "Time in steps that counted, over the time since the run began here";
 
     "tidemill_inference_requests_running", Gauge, [], "Sequences that are being written";

@@ -1,7 +1,7 @@
 //! Batches by step number: what a step sees is a function of the data, the spec and the step, so a run resumes anywhere.
 
 use tch::{Device, Kind, Tensor};
-use tidemill_dataset::{Sampler, Tokens};
+use tidemill_dataset::{Mixture, Sampler, Tokens};
 use tidemill_models::{Attention, Documents, IGNORED};
 
 use super::{Result, Rows};
@@ -32,6 +32,19 @@ impl Samples for Packed {
         let start = self.sampler.start(position) as usize;
         self.tokens.copy_to(start, inputs);
         self.tokens.copy_to(start + 1, targets);
+    }
+}
+
+/// Windows of several streams, interleaved by weight.
+pub(super) struct Mixed {
+    pub(super) parts: Vec<Packed>,
+    pub(super) mixture: Mixture,
+}
+
+impl Samples for Mixed {
+    fn fill(&self, position: u64, inputs: &mut [i64], targets: &mut [i64]) {
+        let (part, position) = self.mixture.place(position);
+        self.parts[part].fill(position, inputs, targets);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a batch teaches, by method. Definitions and normalisers are TRL's, so that its losses can be compared number by number.
 
+mod distilled;
 mod judged;
 mod preference;
 
@@ -55,6 +56,15 @@ pub enum PreferenceLoss {
     Hinge,
 }
 
+/// How a teacher is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Distillation {
+    /// What both models' logits are divided by.
+    pub temperature: f64,
+    /// Share of the teacher in the loss; the rest is the data's own tokens.
+    pub weight: f64,
+}
+
 impl Method {
     /// Whether it compares with the model as it was.
     pub fn needs_reference(self) -> bool {
@@ -77,6 +87,8 @@ pub(super) struct Learner<'a> {
     /// Absent where the model without its adapter is the reference.
     pub(super) reference: Option<&'a Model>,
     pub(super) method: Method,
+    /// The teacher, for methods that learn tokens.
+    pub(super) teacher: Option<(&'a Model, Distillation)>,
     pub(super) precision: Precision,
     pub(super) z_loss: f64,
 }
@@ -89,6 +101,9 @@ pub(super) struct Outcome {
 
 impl Learner<'_> {
     pub(super) fn outcome(&self, batch: &MicroBatch) -> Result<Outcome> {
+        if let Some((teacher, constants)) = self.teacher {
+            return distilled::outcome(self, teacher, batch, constants);
+        }
         match (self.method, &batch.documents) {
             (Method::Preference { beta, loss, label_smoothing }, Some(laid)) => {
                 preference::outcome(self, batch, laid, beta, loss, label_smoothing)

@@ -1,7 +1,7 @@
 //! Rows to learn from: sequences of many lengths, laid end to end in a batch, so that nothing is padded and nothing sees its neighbour.
 
 use tch::Device;
-use tidemill_dataset::Sampler;
+use tidemill_dataset::{Mixture, Sampler};
 
 use super::{Error, Result, loader::MicroBatch};
 
@@ -44,10 +44,17 @@ pub enum Order {
 /// Rows by position, counted over all epochs.
 #[derive(Debug)]
 pub struct Rows {
-    rows: Vec<Row>,
-    sampler: Sampler,
+    parts: Vec<Part>,
+    mixture: Mixture,
     order: Order,
     longest: usize,
+}
+
+/// The rows of one dataset.
+#[derive(Debug)]
+struct Part {
+    rows: Vec<Row>,
+    sampler: Sampler,
 }
 
 impl Rows {
@@ -56,34 +63,43 @@ impl Rows {
     /// # Errors
     /// There are none.
     pub fn new(rows: Vec<Row>, order: Order, seed: u64, longest: usize) -> Result<Self> {
-        if rows.is_empty() {
-            return Err(Error::Spec {
-                field: "dataset_digest",
-                problem: "the split for training has no rows".to_owned(),
-            });
-        }
-        // Windows of one token: their starts are a keyed order of the rows.
-        let sampler = Sampler::new(rows.len() as u64 + 1, 1, seed)?;
-        Ok(Self { rows, sampler, order, longest })
+        Self::mixed(vec![(rows, 1.0)], order, seed, longest)
+    }
+
+    /// As [`Self::new`], of several datasets, each with its weight.
+    pub fn mixed(parts: Vec<(Vec<Row>, f64)>, order: Order, seed: u64, longest: usize) -> Result<Self> {
+        let mixture = Mixture::new(&parts.iter().map(|(_, weight)| *weight).collect::<Vec<_>>())?;
+        let part = |(rows, _): (Vec<Row>, f64)| {
+            if rows.is_empty() {
+                let problem = "the split for training has no rows".to_owned();
+                return Err(Error::Spec { field: "dataset_digest", problem });
+            }
+            // Windows of one token: their starts are a keyed order of the rows.
+            let sampler = Sampler::new(rows.len() as u64 + 1, 1, seed)?;
+            Ok(Part { rows, sampler })
+        };
+        Ok(Self { parts: parts.into_iter().map(part).collect::<Result<_>>()?, mixture, order, longest })
     }
 
     /// The row at a position.
-    fn index(&self, position: u64) -> usize {
+    fn row(&self, position: u64) -> &Row {
+        let (part, position) = self.mixture.place(position);
+        let Part { rows, sampler } = &self.parts[part];
         match self.order {
-            Order::Shuffled => self.sampler.start(position) as usize,
-            Order::Sequential => (position % self.rows.len() as u64) as usize,
+            Order::Shuffled => &rows[sampler.start(position) as usize],
+            Order::Sequential => &rows[(position % rows.len() as u64) as usize],
         }
     }
 
     /// The rows from a position on.
     pub(super) fn batch(&self, position: u64, count: usize, device: Device) -> Result<MicroBatch> {
-        let rows: Vec<&Row> = (position..position + count as u64).map(|at| &self.rows[self.index(at)]).collect();
+        let rows: Vec<&Row> = (position..position + count as u64).map(|at| self.row(at)).collect();
         batch(&rows, self.longest, device)
     }
 
     /// All rows in their own order, so many at a time.
     pub(super) fn measured(&self, count: usize) -> impl Iterator<Item = Vec<&Row>> {
-        self.rows.chunks(count).map(|rows| rows.iter().collect())
+        self.parts.iter().flat_map(move |part| part.rows.chunks(count)).map(|rows| rows.iter().collect())
     }
 
     /// A batch of rows that [`Self::measured`] gave.

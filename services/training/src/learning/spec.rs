@@ -9,7 +9,7 @@ use tidemill_proto::r#type::v1::{
     Architecture, Lora, Schedule as ScheduleSpec, TrainingSpec, architecture, training_spec,
 };
 
-use super::{Decay, Error, Method, Order, PreferenceLoss, Result, Schedule};
+use super::{Decay, Distillation, Error, Method, Order, PreferenceLoss, Result, Schedule};
 
 /// A training run. Together with its data and base model it determines the weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Spec {
     pub sequence_length: usize,
     /// How rows or tokens teach.
     pub method: Method,
+    /// The teacher that is followed, for methods that learn tokens.
+    pub distillation: Option<Distillation>,
     /// The order of rows.
     pub order: Order,
     /// The adapter that is trained; absent trains all weights.
@@ -95,6 +97,10 @@ impl Spec {
             muon: spec.muon.as_ref().map(|muon| or(muon.momentum, 0.95)),
             schedule: schedule_of(&spec.schedule.unwrap_or_default(), optimizer.learning_rate, steps),
             method: method_of(spec.method.as_ref()),
+            distillation: spec.distillation.as_ref().map(|asked| Distillation {
+                temperature: or(asked.temperature, 1.0),
+                weight: asked.weight.unwrap_or(1.0),
+            }),
             order: match spec.order() {
                 training_spec::Order::Unspecified | training_spec::Order::Shuffled => Order::Shuffled,
                 training_spec::Order::Sequential => Order::Sequential,
@@ -156,6 +162,10 @@ impl Spec {
         if !(self.z_loss.is_finite() && self.z_loss >= 0.0) {
             return spec("z_loss", format!("{} is neither 0 nor a positive number", self.z_loss));
         }
+        if self.distillation.is_some() && self.method.needs_reference() {
+            let text = "a teacher is followed token by token: not with a method that compares answers".to_owned();
+            return spec("distillation", text);
+        }
         if matches!(self.method, Method::Judged { .. }) && self.batch_size < 2 {
             let text = "1 is too few: each prompt is also paired with another row's answer".to_owned();
             return spec("batch_size", text);
@@ -164,7 +174,7 @@ impl Spec {
     }
 
     /// Identifies the run: the same digest means that a checkpoint of one continues the other.
-    pub fn digest(&self, dataset_digest: &str, base_model_digest: &str) -> String {
+    pub fn digest(&self, dataset_digest: &str, base_model_digest: &str, teacher_digest: &str) -> String {
         let text = serde_json::json!({
             "config": self.config.to_json(),
             "steps": self.steps,
@@ -174,6 +184,7 @@ impl Spec {
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "method": self.method,
+            "distillation": self.distillation,
             "order": self.order == Order::Sequential,
             "lora": self.lora.as_ref().map(|lora| format!("{lora:?}")),
             "muon": self.muon,
@@ -185,6 +196,7 @@ impl Spec {
             "validate_every_steps": self.validate_every_steps,
             "dataset": dataset_digest,
             "base_model": base_model_digest,
+            "teacher": teacher_digest,
         });
         format!("sha256:{}", hex::encode(Sha256::digest(text.to_string())))
     }

@@ -63,6 +63,7 @@ fn spec(config: Config, accumulation: usize, precision: Precision) -> Spec {
         optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 },
         schedule: Schedule { peak: 1e-2, warmup_steps: 5, steps: 40, final_ratio: 0.1, decay: Decay::Cosine },
         method: Method::Language,
+        distillation: None,
         order: Order::Shuffled,
         lora: None,
         muon: None,
@@ -92,7 +93,7 @@ fn tokens(count: usize, salt: u64) -> Tokens {
 
 fn trainer(spec: &Spec) -> Trainer {
     let data = Data::packed(tokens(4_000, 1), Some(tokens(700, 2)), spec).unwrap();
-    Trainer::new(spec.clone(), spec.digest("sha256:data", ""), data, Start::Random, Device::Cpu, World::alone())
+    Trainer::new(spec.clone(), spec.digest("sha256:data", "", ""), data, Start::Random, Device::Cpu, World::alone())
         .unwrap()
 }
 

@@ -5,13 +5,16 @@ mod validation;
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use tch::{Device, Tensor};
-use tidemill_dataset::Tokens;
+use tidemill_dataset::{Mixture, Tokens};
 use tidemill_models::{Config, Model};
 use tidemill_torch::{process, ranks::Buckets};
 
 use super::{
-    Error, History, Packed, Point, Result, Rows, Spec, Train, World, average::Average, loader::Loader,
-    objective::Learner, optimizer::Optimizer,
+    Error, History, Packed, Point, Result, Rows, Spec, Train, World,
+    average::Average,
+    loader::{Loader, Mixed},
+    objective::Learner,
+    optimizer::Optimizer,
 };
 
 /// What is learned from.
@@ -35,7 +38,14 @@ pub enum Validation {
 impl Data {
     /// A packed stream for training and one for validation, in the order that the spec's seed gives.
     pub fn packed(train: Tokens, validation: Option<Tokens>, spec: &Spec) -> Result<Self> {
-        let train = Packed::new(train, spec.sequence_length, spec.seed)?;
+        Self::mixed(vec![(train, 1.0)], validation, spec)
+    }
+
+    /// As [`Self::packed`], with several streams for training, each with its weight.
+    pub fn mixed(train: Vec<(Tokens, f64)>, validation: Option<Tokens>, spec: &Spec) -> Result<Self> {
+        let mixture = Mixture::new(&train.iter().map(|(_, weight)| *weight).collect::<Vec<_>>())?;
+        let packed = |(tokens, _)| Packed::new(tokens, spec.sequence_length, spec.seed);
+        let train = Mixed { parts: train.into_iter().map(packed).collect::<Result<_>>()?, mixture };
         let validation = validation.filter(|tokens| tokens.len() > 1).map_or(Validation::None, Validation::Tokens);
         Ok(Self { train: Train::Windows(Box::new(train)), validation })
     }
@@ -69,6 +79,12 @@ pub struct StepReport {
     pub tokens: usize,
     /// Wall time, without validation.
     pub seconds: f64,
+    /// Of it, the time to make batches.
+    pub load_seconds: f64,
+    /// Of it, the time to clip and update, and to share what was updated.
+    pub update_seconds: f64,
+    /// Floating-point operations of the model, over all ranks ([`Model::flops_per_token`]).
+    pub flops: f64,
 }
 
 /// A run between two steps.
@@ -78,6 +94,7 @@ pub struct Trainer {
     pub(super) model: Model,
     /// The model as it was, for methods that compare with it; absent where the model without its adapter is that.
     reference: Option<Model>,
+    teacher: Option<Model>,
     pub(super) optimizer: Optimizer,
     average: Option<Average>,
     pub(super) step: u64,
@@ -146,6 +163,7 @@ impl Trainer {
             run_digest,
             model,
             reference,
+            teacher: None,
             optimizer,
             average,
             step: 0,
@@ -155,6 +173,21 @@ impl Trainer {
             buckets,
             world,
         })
+    }
+
+    /// The run with the teacher that its spec asks for.
+    ///
+    /// # Errors
+    /// The teacher has another vocabulary.
+    pub fn with_teacher(mut self, teacher: Model) -> Result<Self> {
+        let (own, other) = (self.config().vocabulary_size(), teacher.config().vocabulary_size());
+        if own != other {
+            let problem =
+                format!("the teacher knows {other} tokens, and the model {own}: they must be the same tokens");
+            return Err(Error::Spec { field: "distillation.teacher_model_digest", problem });
+        }
+        self.teacher = Some(teacher);
+        Ok(self)
     }
 
     /// Steps done.
@@ -185,10 +218,16 @@ impl Trainer {
     /// One optimiser step, and a validation where one is due.
     pub fn step(&mut self) -> Result<StepReport> {
         let began = Instant::now();
+        if self.spec.distillation.is_some() && self.teacher.is_none() {
+            let problem = "the run was begun without its teacher".to_owned();
+            return Err(Error::Spec { field: "distillation", problem });
+        }
         let batches = self.loader.step(self.step, self.world.rank(), self.world.size())?;
+        let load_seconds = began.elapsed().as_secs_f64();
+        let read: usize = batches.iter().map(|(_, batch)| batch.inputs_bt.numel()).sum();
         let own: usize = batches.iter().map(|(_, batch)| self.spec.method.weight(batch)).sum();
         let learned: usize = batches.iter().map(|(_, batch)| batch.supervised).sum();
-        let counts = self.world.sum(&[own as f64, learned as f64])?;
+        let counts = self.world.sum(&[own as f64, learned as f64, read as f64])?;
         let (weight, tokens) = (counts[0], counts[1] as usize);
         if weight == 0.0 || tokens == 0 {
             return Err(Error::NothingSupervised { step: self.step });
@@ -216,12 +255,14 @@ impl Trainer {
             return Err(Error::NotFinite { what: "the loss", step: self.step, value: loss });
         }
         let learning_rate = self.spec.schedule.rate(self.step);
+        let updating = Instant::now();
         let gradient_norm = self.optimizer.update(self.step, learning_rate, self.spec.clip_norm)?;
         if let Some(average) = &mut self.average {
             average.update(&self.model)?;
         }
         self.step += 1;
-        let seconds = began.elapsed().as_secs_f64();
+        let (seconds, update_seconds) = (began.elapsed().as_secs_f64(), updating.elapsed().as_secs_f64());
+        let flops = counts[2] * self.model.flops_per_token(self.spec.sequence_length as i64);
         let mut figures = means(sums, "");
         let due = self.step.is_multiple_of(self.spec.validate_every_steps) || self.is_finished();
         let validated = if due && self.world.rank() == 0 { self.measure()? } else { None };
@@ -239,7 +280,19 @@ impl Trainer {
         };
         self.history.add(point, self.spec.steps);
         let step = self.step;
-        Ok(StepReport { step, loss, figures, validation_loss, gradient_norm, learning_rate, tokens, seconds })
+        Ok(StepReport {
+            step,
+            loss,
+            figures,
+            validation_loss,
+            gradient_norm,
+            learning_rate,
+            tokens,
+            seconds,
+            load_seconds,
+            update_seconds,
+            flops,
+        })
     }
 
     /// Writes what was learned into an existing directory: the model as a Hugging Face directory (`config.json`, `model.safetensors`), or
@@ -278,6 +331,7 @@ impl Trainer {
             model: &self.model,
             reference: self.reference.as_ref(),
             method: self.spec.method,
+            teacher: self.teacher.as_ref().zip(self.spec.distillation),
             precision: self.spec.precision,
             z_loss: self.spec.z_loss,
         }

@@ -90,6 +90,15 @@ pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations)
         wrong.unless(has_base, "lora", || "needs a base model: name base_model_digest".to_owned());
         check_lora(lora, wrong);
     }
+    if let Some(distillation) = &spec.distillation {
+        wrong.range("distillation.temperature", distillation.temperature, 0.0, 1e3);
+        let weight = distillation.weight.unwrap_or(1.0);
+        wrong.unless((0.0..=1.0).contains(&weight), "distillation.weight", || format!("{weight} is not in [0, 1]"));
+        let learns_tokens = matches!(spec.method, None | Some(Method::SupervisedFineTuning(_)));
+        wrong.unless(learns_tokens, "distillation", || {
+            "a teacher is followed token by token: with packed tokens or supervised_fine_tuning".to_owned()
+        });
+    }
     if let Some(method) = &spec.method {
         check_method(method, spec.batch_size, wrong);
     }

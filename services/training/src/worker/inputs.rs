@@ -18,6 +18,8 @@ use crate::learning::{self, Data, Row, Rows, Spec, Train, Validation};
 pub(crate) struct Inputs {
     /// The prepared dataset.
     pub(crate) dataset: Digest,
+    /// Those that are mixed in.
+    pub(crate) mixed: Vec<Digest>,
     /// The tokenizer's own artifact, as the dataset names it.
     pub(crate) tokenizer_digest: String,
     /// The tokenizer.
@@ -26,51 +28,95 @@ pub(crate) struct Inputs {
     pub(crate) material: Material,
     /// The model to start from, and its folder.
     pub(crate) base: Option<(Digest, PathBuf)>,
+    /// The model to learn from, and its folder.
+    pub(crate) teacher: Option<(Digest, PathBuf)>,
     /// The shape of the model.
     pub(crate) config: Config,
 }
 
-/// What is learned from.
+impl Inputs {
+    /// All artifacts that the weights depend on.
+    pub(crate) fn parents(&self) -> Vec<Digest> {
+        let models = [&self.base, &self.teacher].into_iter().flatten().map(|(digest, _)| *digest);
+        std::iter::once(self.dataset).chain(self.mixed.iter().copied()).chain(models).collect()
+    }
+}
+
+/// What is learned from: of each dataset that is mixed its part for training, with its weight.
 pub(crate) enum Material {
     /// Streams of tokens.
-    Tokens { train: Tokens, validation: Tokens },
+    Tokens { train: Vec<(Tokens, f64)>, validation: Tokens },
     /// Rows, in the model's ids.
-    Rows { train: Vec<Row>, validation: Vec<Row> },
+    Rows { train: Vec<(Vec<Row>, f64)>, validation: Vec<Row> },
 }
 
 impl Material {
     /// The data of a run, in the order that its spec says.
     pub(crate) fn data(&self, spec: &Spec) -> learning::Result<Data> {
-        let rows = |rows: &Vec<Row>| Rows::new(rows.clone(), spec.order, spec.seed, spec.sequence_length);
+        let rows = |parts: Vec<(Vec<Row>, f64)>| Rows::mixed(parts, spec.order, spec.seed, spec.sequence_length);
         match self {
-            Self::Tokens { train, validation } => Data::packed(train.clone(), Some(validation.clone()), spec),
+            Self::Tokens { train, validation } => Data::mixed(train.clone(), Some(validation.clone()), spec),
             Self::Rows { train, validation } => Ok(Data {
-                train: Train::Rows(rows(train)?),
-                validation: if validation.is_empty() { Validation::None } else { Validation::Rows(rows(validation)?) },
+                train: Train::Rows(rows(train.clone())?),
+                validation: match validation.is_empty() {
+                    true => Validation::None,
+                    false => Validation::Rows(rows(vec![(validation.clone(), 1.0)])?),
+                },
             }),
         }
+    }
+
+    /// Takes in what is learned from another dataset; gives it back if that is of another kind.
+    fn mix(&mut self, other: Self, weight: f64) -> bool {
+        match (self, other) {
+            (Self::Tokens { train, .. }, Self::Tokens { train: more, .. }) => {
+                train.extend(more.into_iter().map(|(tokens, _)| (tokens, weight)));
+            }
+            (Self::Rows { train, .. }, Self::Rows { train: more, .. }) => {
+                train.extend(more.into_iter().map(|(rows, _)| (rows, weight)));
+            }
+            _ => return false,
+        }
+        true
     }
 }
 
 /// Reads all that a job names; a base model is copied below `work_dir`.
 pub(crate) async fn read(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Path) -> Result<Inputs> {
-    let dataset: Digest = job.dataset_digest.parse()?;
-    let manifest = artifacts.manifest(&dataset).await?;
-    let failed = |source| Error::Dataset { digest: dataset.to_string(), source };
+    let base = base(artifacts, job, work_dir).await?;
+    let teacher = teacher(artifacts, job, work_dir).await?;
+    let mut inputs = of_dataset(artifacts, job, job.dataset_digest.parse()?, base.clone()).await?;
+    for more in &job.mixed_datasets {
+        let other = of_dataset(artifacts, job, more.dataset_digest.parse()?, base.clone()).await?;
+        let same_tokens = other.tokenizer.json() == inputs.tokenizer.json();
+        if !same_tokens || !inputs.material.mix(other.material, more.weight) {
+            let reason = format!(
+                "{} was prepared as something else, or with another tokenizer, than {}: datasets that are mixed must be alike",
+                more.dataset_digest, job.dataset_digest
+            );
+            return Err(Error::Unfit { field: "mixed_datasets", reason });
+        }
+        inputs.mixed.push(other.dataset);
+    }
+    Ok(Inputs { teacher, ..inputs })
+}
+
+async fn of_dataset(artifacts: &Artifacts, job: &TrainingJob, dataset: Digest, base: Option<Base>) -> Result<Inputs> {
+    let manifest = &artifacts.manifest(&dataset).await?;
     if manifest.kind != "prepared-dataset" {
         let reason = format!("{dataset} is a {}, not a prepared-dataset", manifest.kind);
         return Err(Error::Unfit { field: "dataset_digest", reason });
     }
-    let base = base(artifacts, job, work_dir).await?;
+    let failed = |source| Error::Dataset { digest: dataset.to_string(), source };
     match Prepared::from_map(&manifest.annotations).map_err(failed)? {
-        Prepared::Tokens(annotations) => of_tokens(artifacts, job, dataset, &manifest, &annotations, base).await,
+        Prepared::Tokens(annotations) => of_tokens(artifacts, job, dataset, manifest, &annotations, base).await,
         Prepared::Rows(annotations) => {
             let Some(Base { digest, folder, tokenizer_digest }) = base else {
                 let reason = "is required: rows are learned in the tokens and the chat template of a model".to_owned();
                 return Err(Error::Unfit { field: "base_model_digest", reason });
             };
             let config = tidemill_models::read_config(&folder).map_err(learning::Error::from)?;
-            let read = rows::read(artifacts, job, &dataset, &manifest, annotations.row_type, &folder).await?;
+            let read = rows::read(artifacts, job, &dataset, manifest, annotations.row_type, &folder).await?;
             let known = config.vocabulary_size();
             if (read.tokenizer.vocabulary_size() as i64) > known {
                 let reason = format!(
@@ -79,9 +125,10 @@ pub(crate) async fn read(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Pa
                 );
                 return Err(Error::Unfit { field: "base_model_digest", reason });
             }
-            let material = Material::Rows { train: read.train, validation: read.validation };
-            let tokenizer = read.tokenizer;
-            Ok(Inputs { dataset, tokenizer_digest, tokenizer, material, base: Some((digest, folder)), config })
+            let material = Material::Rows { train: vec![(read.train, 1.0)], validation: read.validation };
+            let (tokenizer, mixed) = (read.tokenizer, Vec::new());
+            let base = Some((digest, folder));
+            Ok(Inputs { dataset, mixed, tokenizer_digest, tokenizer, material, base, teacher: None, config })
         }
     }
 }
@@ -112,8 +159,10 @@ async fn of_tokens(
         let shards = shards(artifacts, &dataset, manifest, &format!("{split}/tokens-")).await?;
         Tokens::read(shards, annotations.token_width, vocabulary_size).map_err(failed)
     };
-    let material =
-        Material::Tokens { train: tokens(Split::Train).await?, validation: tokens(Split::Validation).await? };
+    let material = Material::Tokens {
+        train: vec![(tokens(Split::Train).await?, 1.0)],
+        validation: tokens(Split::Validation).await?,
+    };
     let config = match &base {
         Some(Base { digest, folder, .. }) => {
             let config = tidemill_models::read_config(folder).map_err(learning::Error::from)?;
@@ -137,7 +186,8 @@ async fn of_tokens(
     };
     let tokenizer_digest = annotations.tokenizer_digest.clone();
     let base = base.map(|base| (base.digest, base.folder));
-    Ok(Inputs { dataset, tokenizer_digest, tokenizer, material, base, config })
+    let mixed = Vec::new();
+    Ok(Inputs { dataset, mixed, tokenizer_digest, tokenizer, material, base, teacher: None, config })
 }
 
 async fn shards(artifacts: &Artifacts, digest: &Digest, manifest: &Manifest, prefix: &str) -> Result<Vec<Bytes>> {
@@ -152,11 +202,19 @@ async fn shards(artifacts: &Artifacts, digest: &Digest, manifest: &Manifest, pre
 }
 
 /// A model to start from.
+#[derive(Clone)]
 struct Base {
     digest: Digest,
     folder: PathBuf,
     /// Its tokenizer's own artifact, where it names one.
     tokenizer_digest: String,
+}
+
+async fn teacher(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Path) -> Result<Option<(Digest, PathBuf)>> {
+    let Some(asked) = job.spec.as_ref().and_then(|spec| spec.distillation.as_ref()) else { return Ok(None) };
+    let (digest, folder) = (asked.teacher_model_digest.parse()?, work_dir.join("teacher"));
+    tidemill_platform::models::fetch(artifacts, &digest, &folder).await?;
+    Ok(Some((digest, folder)))
 }
 
 async fn base(artifacts: &Artifacts, job: &TrainingJob, work_dir: &Path) -> Result<Option<Base>> {

@@ -65,6 +65,9 @@ impl Pace {
             ("learning_rate".to_owned(), step.learning_rate),
             ("gradient_norm".to_owned(), step.gradient_norm),
             ("tokens_per_second".to_owned(), tokens_per_second),
+            ("load_seconds".to_owned(), step.load_seconds),
+            ("update_seconds".to_owned(), step.update_seconds),
+            ("model_flops_per_second".to_owned(), step.flops / step.seconds.max(1e-9)),
             ("ranks".to_owned(), self.ranks as f64),
             ("checkpoint_stall_seconds".to_owned(), self.stalled.as_secs_f64()),
         ]);
@@ -105,6 +108,9 @@ mod tests {
             learning_rate: 0.1,
             tokens: 10,
             seconds: 0.5,
+            load_seconds: 0.0,
+            update_seconds: 0.1,
+            flops: 1e9,
         };
         let report = pace.report(&step, 20.0);
         let left = report.remaining_seconds.unwrap();

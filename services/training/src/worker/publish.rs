@@ -60,9 +60,7 @@ pub(crate) async fn publish(
     let context = trainer.config().context_length() as usize;
     trainer.export(&folder, &base, merge)?;
     write_text_files(&folder, inputs, context)?;
-    let mut parents = vec![inputs.dataset];
-    parents.extend(inputs.base.as_ref().map(|(digest, _)| *digest));
-    let digest = artifacts.put_directory(&folder, "model", parents, annotations).await?;
+    let digest = artifacts.put_directory(&folder, "model", inputs.parents(), annotations).await?;
     artifacts.claim(&worker::result_reference(uid), &digest).await?;
     Ok(digest)
 }

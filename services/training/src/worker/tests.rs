@@ -1,3 +1,4 @@
+mod more;
 mod ranks;
 pub(crate) mod world;
 

@@ -20,7 +20,7 @@ fn among<T: Send>(size: usize, body: impl Fn(World) -> T + Sync) -> Vec<T> {
 
 fn trainer_among(spec: &Spec, world: World) -> Trainer {
     let data = Data::packed(tokens(4_000, 1), Some(tokens(700, 2)), spec).unwrap();
-    Trainer::new(spec.clone(), spec.digest("sha256:data", ""), data, Start::Random, Device::Cpu, world).unwrap()
+    Trainer::new(spec.clone(), spec.digest("sha256:data", "", ""), data, Start::Random, Device::Cpu, world).unwrap()
 }
 
 /// One global batch of 8, cut into (batch, accumulation, ranks).

@@ -42,7 +42,7 @@ impl Trainer {
         let end = tokens.len().min(most_tokens.max(self.loader.window).saturating_add(1));
         let rows = (BATCH_TOKENS / self.loader.window).max(1);
         // What is measured is the likelihood alone.
-        let learner = Learner { z_loss: 0.0, method: Method::Language, ..self.learner() };
+        let learner = Learner { z_loss: 0.0, method: Method::Language, teacher: None, ..self.learner() };
         let (mut sum, mut count, mut start) = (0.0, 0, 0);
         while start + 1 < end {
             let rows = rows.min((end - 1 - start).div_ceil(self.loader.window));
@@ -55,7 +55,7 @@ impl Trainer {
     }
 
     fn rows(&self, rows: &Rows) -> Result<Measured> {
-        let learner = Learner { z_loss: 0.0, ..self.learner() };
+        let learner = Learner { z_loss: 0.0, teacher: None, ..self.learner() };
         let (mut sum, mut weight, mut seen) = (0.0, 0, 0);
         let mut sums: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
         for part in rows.measured(self.spec.batch_size) {

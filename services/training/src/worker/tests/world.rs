@@ -1,6 +1,7 @@
 //! A small prepared dataset in an artifact store of its own, and runs on it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tidemill_artifacts::{Artifacts, Digest};
@@ -115,6 +116,11 @@ impl World {
 }
 
 pub(crate) async fn put_dataset(artifacts: &Artifacts, folder: &Path) -> Digest {
+    put_dataset_of(artifacts, folder, 0..24).await
+}
+
+/// A dataset of which these texts are for training; the tokenizer is the same for all.
+pub(super) async fn put_dataset_of(artifacts: &Artifacts, folder: &Path, train: Range<usize>) -> Digest {
     let words = ["we ", "the ", "people ", "of ", "a ", "more ", "perfect ", "union, ", "ordain ", "it.\n"];
     let text =
         |seed: usize| -> String { (0..80).map(|at| words[(seed + at * at * 7 + at / 3) % words.len()]).collect() };
@@ -122,7 +128,7 @@ pub(crate) async fn put_dataset(artifacts: &Artifacts, folder: &Path) -> Digest 
     let tokenizer = Tokenizer::train_bpe(texts.iter().map(String::as_str), 300, &SPECIAL_TOKENS).unwrap();
     let end = tokenizer.end_of_text().unwrap();
     let mut sizes = BTreeMap::new();
-    for (split, seeds) in [(Split::Train, 0..24), (Split::Validation, 24..30), (Split::Test, 0..0)] {
+    for (split, seeds) in [(Split::Train, train), (Split::Validation, 24..30), (Split::Test, 0..0)] {
         let mut writer = TokenWriter::create(folder.join(split.as_str()), TokenWidth::U16).unwrap();
         for text in &texts[seeds] {
             writer.push(&tokenizer.encode(text).unwrap()).unwrap();
