@@ -11,45 +11,12 @@ import sys
 import time
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from peer_gpt import Gpt
 
 LAYERS, HEADS, WIDTH, BLOCK, BATCH = 4, 4, 128, 64, 12
 PEAK, LOWEST, WARMUP, DECAY_STEPS = 2e-3, 2e-4, 100, 2000
-
-
-class Layer(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm_1, self.norm_2 = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
-        self.qkv, self.output = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH, bias=False), nn.Linear(4 * WIDTH, WIDTH, bias=False)
-
-    def forward(self, x):
-        b, t, _ = x.shape
-        q, k, v = self.qkv(self.norm_1(x)).view(b, t, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.output(mixed.transpose(1, 2).reshape(b, t, WIDTH))
-        return x + self.down(F.gelu(self.up(self.norm_2(x))))
-
-
-class Gpt(nn.Module):
-    def __init__(self, vocabulary):
-        super().__init__()
-        self.tokens, self.positions = nn.Embedding(vocabulary, WIDTH), nn.Embedding(BLOCK, WIDTH)
-        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
-        self.norm = nn.LayerNorm(WIDTH, bias=False)
-        for name, p in self.named_parameters():
-            if p.dim() > 1:
-                residual = name.endswith(("output.weight", "down.weight"))
-                nn.init.normal_(p, 0, 0.02 / math.sqrt(2 * LAYERS) if residual else 0.02)
-
-    def loss(self, x, y, reduction="mean"):
-        z = self.tokens(x) + self.positions(torch.arange(x.shape[1]))
-        for layer in self.layers:
-            z = layer(z)
-        logits = self.norm(z) @ self.tokens.weight.T
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction=reduction)
 
 
 def rate(step):
@@ -69,7 +36,7 @@ def main():
     train, held_out = data[: len(data) * 9 // 10], data[len(data) * 9 // 10 :]
     draws = torch.Generator().manual_seed(5)
 
-    model = Gpt(len(ids))
+    model = Gpt(len(ids), LAYERS, HEADS, WIDTH, BLOCK)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -81,7 +48,7 @@ def main():
         at = torch.randint(len(train) - BLOCK, (BATCH,), generator=draws)
         x = torch.stack([train[i : i + BLOCK] for i in at])
         y = torch.stack([train[i + 1 : i + BLOCK + 1] for i in at])
-        loss = model.loss(x, y)
+        loss = model(x, y)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -93,7 +60,7 @@ def main():
         whole = (len(held_out) - 1) // BLOCK
         x, y = (held_out[i : i + whole * BLOCK].view(whole, BLOCK) for i in (0, 1))
         for rows in zip(x.split(64), y.split(64)):
-            total += model.loss(*rows, reduction="sum").item()
+            total += model(*rows, reduction="sum").item()
     digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
     figures = {
         "steps": steps,

@@ -61,41 +61,9 @@ def adapter(folder, steps, threads):
 
 def gpt(steps):
     import torch
-    from torch import nn
-    import torch.nn.functional as F
-    width, heads, layers, vocabulary, batch, length = 1024, 16, 24, 50304, 16, 1024
-
-    class Layer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm_1, self.norm_2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
-            self.qkv, self.output = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-            self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
-
-        def forward(self, x):
-            b, t, _ = x.shape
-            q, k, v = self.qkv(self.norm_1(x)).view(b, t, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.output(mixed.transpose(1, 2).reshape(b, t, width))
-            return x + self.down(F.gelu(self.up(self.norm_2(x)), approximate="tanh"))
-
-    class Gpt(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
-            self.layers = nn.ModuleList(Layer() for _ in range(layers))
-            self.norm = nn.LayerNorm(width, bias=False)
-
-        def forward(self, x, y):
-            z = self.tokens(x) + self.positions(torch.arange(x.shape[1], device=x.device))
-            for layer in self.layers:
-                z = layer(z)
-            return F.cross_entropy((self.norm(z) @ self.tokens.weight.T).flatten(0, 1), y.flatten())
-
-    model = Gpt().cuda()
-    for p in model.parameters():
-        if p.dim() > 1:
-            nn.init.normal_(p, 0, 0.02)
+    from peer_gpt import Gpt
+    vocabulary, batch, length = 50304, 16, 1024
+    model = Gpt(vocabulary, layers=24, heads=16, width=1024, length=length, approximate="tanh").cuda()
     compiled = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     x, y = (ids.cuda() for ids in windows(batch, length, vocabulary))
@@ -105,7 +73,7 @@ def gpt(steps):
         with torch.autocast("cuda", torch.bfloat16):
             loss = compiled(x, y)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return loss.item()
 

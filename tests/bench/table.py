@@ -1,4 +1,4 @@
-"""What the benches share: the built example of our side, runs that end in one line of JSON, and the table of both sides."""
+"""What the benches share: runs that end in one line of JSON, and the table of both sides."""
 
 import datetime
 import json
@@ -9,14 +9,6 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-
-
-def built(example):
-    """The program of an example of this workspace."""
-    build = ["cargo", "build", "--workspace", "--example", example, "--message-format", "json"]
-    lines = subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    artifacts = (json.loads(line) for line in lines if line.startswith("{"))
-    return next(a["executable"] for a in artifacts if a.get("executable") and a["target"]["name"] == example)
 
 
 def run(command):

@@ -11,10 +11,8 @@ use tch::{Device, Tensor};
 
 use crate::{Error, Result, ffi};
 
-/// How long a rank waits for the others: one of them may store a large checkpoint meanwhile.
+/// How long a rank waits for the others: one of them may read a large dataset, or store a large checkpoint, meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1800);
-/// How long ranks may take to come together.
-const JOIN_PATIENCE: Duration = Duration::from_secs(300);
 /// Gradients are summed in pieces of about so many bytes, as PyTorch's DistributedDataParallel does.
 const BUCKET_BYTES: i64 = 25 << 20;
 
@@ -33,7 +31,7 @@ impl Store {
     pub fn serve() -> Result<Self> {
         let (mut raw, mut port) = (ptr::null_mut(), 0);
         // SAFETY: both places are valid, and are written only on success.
-        ffi::check(unsafe { ffi::tm_store_serve(millis(JOIN_PATIENCE), &mut raw, &mut port) })?;
+        ffi::check(unsafe { ffi::tm_store_serve(millis(PATIENCE), &mut raw, &mut port) })?;
         Ok(Self { raw, port })
     }
 
@@ -67,7 +65,7 @@ impl Ranks {
     /// Waits until all `size` ranks have come to the store at `port`.
     ///
     /// # Errors
-    /// They did not come within five minutes.
+    /// They did not come within half an hour.
     pub fn join(port: i32, rank: usize, size: usize) -> Result<Self> {
         let mut raw = ptr::null_mut();
         // SAFETY: the place is valid, and is written only on success.

@@ -30,9 +30,13 @@ pub(crate) fn span(seconds: i64) -> String {
 
 /// Seconds between two times; until now where the second is absent.
 pub(crate) fn between(start: Option<&prost_types::Timestamp>, end: Option<&prost_types::Timestamp>) -> Option<f64> {
-    let exact = |time: &prost_types::Timestamp| time.seconds as f64 + f64::from(time.nanos) / 1e9;
-    let end = end.map_or_else(|| Timestamp::now().as_millisecond() as f64 / 1e3, exact);
-    Some((end - exact(start?)).max(0.0))
+    let end = end.map_or_else(|| Timestamp::now().as_millisecond() as f64 / 1e3, seconds);
+    Some((end - seconds(start?)).max(0.0))
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(time: &prost_types::Timestamp) -> f64 {
+    time.seconds as f64 + f64::from(time.nanos) / 1e9
 }
 
 /// A state in lower case.

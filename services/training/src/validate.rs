@@ -38,13 +38,13 @@ pub(crate) async fn check(platform: &Platform, id: &str, job: &TrainingJob) -> R
     check_model(platform, &job.model, &mut wrong).await?;
     let dataset = manifest(platform, "dataset_digest", &job.dataset_digest, "prepared-dataset", &mut wrong).await?;
     if let Some(dataset) = &dataset {
-        check_dataset(job, dataset, &mut wrong);
+        check_dataset(job, "dataset_digest", dataset, &mut wrong);
     }
     for (index, more) in job.mixed_datasets.iter().enumerate() {
         let field = format!("mixed_datasets[{index}]");
         let digest = format!("{field}.dataset_digest");
         if let Some(more) = manifest(platform, &digest, &more.dataset_digest, "prepared-dataset", &mut wrong).await? {
-            check_dataset(job, &more, &mut wrong);
+            check_dataset(job, &digest, &more, &mut wrong);
         }
         if !(more.weight.is_finite() && more.weight > 0.0) {
             wrong.add(format!("{field}.weight"), format!("{} is not a positive number", more.weight));
@@ -131,10 +131,10 @@ async fn manifest(
 }
 
 /// Whether the job's method can learn what the dataset holds, and whether there is enough of it.
-fn check_dataset(job: &TrainingJob, dataset: &Manifest, wrong: &mut Violations) {
+fn check_dataset(job: &TrainingJob, field: &str, dataset: &Manifest, wrong: &mut Violations) {
     let method = job.spec.as_ref().and_then(|spec| spec.method.as_ref());
     match Prepared::from_map(&dataset.annotations) {
-        Err(error) => wrong.add("dataset_digest", format!("its manifest cannot be used: {error}")),
+        Err(error) => wrong.add(field, format!("its manifest cannot be used: {error}")),
         Ok(Prepared::Tokens(annotations)) => {
             if method.is_some() {
                 wrong.add("spec.method", "needs a dataset of rows, and this one holds packed tokens: leave it out");
@@ -143,7 +143,7 @@ fn check_dataset(job: &TrainingJob, dataset: &Manifest, wrong: &mut Violations) 
             let tokens = annotations.splits.get(&Split::Train).map_or(0, |size| size.token_count);
             if length > 0 && tokens <= length {
                 let text = format!(
-                    "{length} needs more tokens than the {tokens} of the training split; shorten it or add text"
+                    "{length} needs more tokens than the {tokens} of the training split of {field}; shorten it or add text"
                 );
                 wrong.add("spec.sequence_length", text);
             }

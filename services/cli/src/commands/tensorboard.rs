@@ -11,6 +11,7 @@ use crate::arguments::Tensorboard;
 use crate::connection::Connection;
 use crate::events::EventFile;
 use crate::failure::Failure;
+use crate::words::seconds;
 
 /// Writes the curve of each job, and of one that runs until its end.
 pub(super) async fn execute(context: &Context, arguments: &Tensorboard) -> Result<(), Failure> {
@@ -54,7 +55,7 @@ struct Curve {
 
 impl Curve {
     fn create(logdir: &Path, job: &TrainingJob) -> Result<Self, Failure> {
-        let began = seconds(job.start_time.as_ref().or(job.create_time.as_ref()));
+        let began = began(job);
         let folder = logdir.join(tidemill_proto::names::last_id(&job.name));
         // One file a job: writing it again replaces it.
         let path = folder.join(format!("events.out.tfevents.{}.tidemill", began as i64));
@@ -65,8 +66,8 @@ impl Curve {
 
     /// Adds the points that are new.
     fn extend(&mut self, job: &TrainingJob) -> Result<(), Failure> {
-        let began = seconds(job.start_time.as_ref().or(job.create_time.as_ref()));
-        let until = seconds(job.end_time.as_ref().or(job.update_time.as_ref())).max(began);
+        let began = began(job);
+        let until = job.end_time.as_ref().or(job.update_time.as_ref()).map_or(began, seconds).max(began);
         let last = job.history.last().map_or(1, |point| point.step.max(1));
         for point in job.history.iter().filter(|point| point.step > self.step) {
             // The job keeps no time of each step: they are taken as equally long.
@@ -80,6 +81,6 @@ impl Curve {
     }
 }
 
-fn seconds(time: Option<&prost_types::Timestamp>) -> f64 {
-    time.map_or(0.0, |time| time.seconds as f64 + f64::from(time.nanos) * 1e-9)
+fn began(job: &TrainingJob) -> f64 {
+    job.start_time.as_ref().or(job.create_time.as_ref()).map_or(0.0, seconds)
 }

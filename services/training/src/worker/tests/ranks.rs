@@ -89,6 +89,7 @@ async fn ranks_end_with_the_first_and_a_resumed_run_ends_with_the_same_bytes() {
     for (at, step) in [30, 100, 200, 300].into_iter().enumerate() {
         disturbed(&world, "killed", on(2, LONG), step, |child| {
             let others = children(child.id());
+            assert_eq!(others.len(), 1, "ranks besides the first");
             signal(child, [Signal::KILL, Signal::TERM][at % 2]);
             let began = Instant::now();
             while others.iter().any(|pid| alive(*pid)) {
