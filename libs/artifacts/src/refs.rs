@@ -1,5 +1,7 @@
 //! References: names for digests that are given once and never moved.
 
+use std::time::{Duration, Instant};
+
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
 use object_store::{ObjectStoreExt, PutMode, PutPayload};
@@ -9,11 +11,15 @@ use crate::{Artifacts, Digest, Error, Result};
 
 /// On a disk, lets the reference `a` and the folder of `a/b` stand side by side.
 const SUFFIX: &str = ".ref";
+/// For how long a claim whose answer was lost is made again. The client does not do it: of conditional puts in general it is not known
+/// whether they may be repeated, of claims it is.
+const CLAIMING: Duration = Duration::from_secs(2);
 
 impl Artifacts {
     /// Gives a name to a digest. The same again changes nothing; another digest is [`Error::AlreadyExists`].
     pub async fn claim(&self, name: &str, digest: &Digest) -> Result<()> {
         let key = key(name)?;
+        let begin = Instant::now();
         loop {
             match self.objects.put_opts(&key, PutPayload::from(digest.to_string()), PutMode::Create.into()).await {
                 Ok(_) => return Ok(()),
@@ -23,6 +29,9 @@ impl Artifacts {
                     // Released between the two: claim again.
                     None => {}
                 },
+                Err(object_store::Error::Generic { .. }) if begin.elapsed() < CLAIMING => {
+                    tokio::time::sleep(CLAIMING / 20).await;
+                }
                 Err(error) => return Err(Error::store(&self.url, &format!("reference {name}"), error)),
             }
         }
