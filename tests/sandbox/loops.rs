@@ -48,6 +48,7 @@ pub fn mini_pipeline(id: &str, corpus: &Path) -> PipelineSpec {
     let step = |step| recipe::Step { step: Some(step) };
     PipelineSpec {
         base: None,
+        mixed_datasets: Vec::new(),
         id: id.to_owned(),
         source: Some(SourceSpec {
             uri: format!("file://{}", corpus.display()),

@@ -11,8 +11,8 @@ mod wrong;
 use tidemill_proto::pipeline::v1::PipelineSpec;
 use tidemill_proto::pipeline::v1::pipeline_spec::base::Base as Which;
 use tidemill_proto::pipeline::v1::pipeline_spec::{Base, FeedbackLoop, Serving};
-use tidemill_proto::r#type::v1::RecordFormat;
 use tidemill_proto::r#type::v1::suite_spec::Baseline;
+use tidemill_proto::r#type::v1::{MixedDataset, RecordFormat};
 
 use wrong::Wrong;
 
@@ -67,6 +67,7 @@ pub(crate) fn mistakes(spec: &PipelineSpec) -> Vec<(String, String)> {
     if let Some(base) = &spec.base {
         check_base(base, &mut wrong);
     }
+    check_mixed(&spec.mixed_datasets, &mut wrong);
     wrong.into_fields()
 }
 
@@ -80,6 +81,20 @@ fn check_base(base: &Base, wrong: &mut Wrong) {
                 format!("{:?} is not of the form file:///folder or file:///model.gguf", import.uri)
             });
         }
+    }
+}
+
+/// Whether they exist, and fit, training says: here only what can be seen without looking.
+fn check_mixed(mixed: &[MixedDataset], wrong: &mut Wrong) {
+    for (index, MixedDataset { dataset_digest, weight }) in mixed.iter().enumerate() {
+        let hex = dataset_digest.strip_prefix("sha256:").unwrap_or_default();
+        let is_digest = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        wrong.unless(is_digest, &format!("mixed_datasets[{index}].dataset_digest"), || {
+            format!("{dataset_digest:?} is not of the form sha256:<64 lowercase hex digits>: name a prepared dataset")
+        });
+        wrong.unless(weight.is_finite() && *weight > 0.0, &format!("mixed_datasets[{index}].weight"), || {
+            format!("{weight} is not a share; use a positive number")
+        });
     }
 }
 

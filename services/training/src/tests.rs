@@ -14,7 +14,7 @@ use tidemill_platform::Platform;
 use tidemill_proto::registry::v1::{CreateModelVersionRequest, RecordLineageRequest};
 use tidemill_proto::training::v1::training_service_client::TrainingServiceClient;
 use tidemill_proto::training::v1::*;
-use tidemill_proto::r#type::v1::{State, TrainingSpec};
+use tidemill_proto::r#type::v1::{State, TrainingSpec, architecture};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -188,6 +188,25 @@ async fn every_mistake_in_a_job_is_told_at_once() {
     assert!(fault.message.contains("more than the architecture's context of 32"), "{fault}");
     let fault = sandbox.create("", TrainingJob::default()).await.unwrap_err();
     assert_eq!(fault.fields.len(), 3, "{fault}");
+    sandbox.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_needs_more_memory_than_there_is_says_what_to_lower_and_the_next_one_runs() {
+    let sandbox = Sandbox::new().await;
+    let mut vast = spec();
+    let shape = vast.architecture.as_mut().and_then(|architecture| architecture.architecture.as_mut()).unwrap();
+    // A terabyte for what the MLP holds of one batch; the weights are small.
+    let architecture::Architecture::Llama(llama) = shape else { panic!("{shape:?}") };
+    llama.intermediate_size = 1 << 17;
+    let vast = TrainingSpec { batch_size: 1 << 15, sequence_length: 32, ..vast };
+    let job = sandbox.create("vast", sandbox.job(vast)).await.unwrap();
+    let failed = sandbox.follow(&job.name, |_| {}).await;
+    let error = failed.error.clone().unwrap_or_default();
+    assert_eq!((failed.state(), failed.restart_count), (State::Failed, 0), "{error:?}");
+    assert!(error.message.contains("not enough memory; use a smaller batch_size"), "{error:?}");
+    let job = sandbox.create("usual", sandbox.job(spec())).await.unwrap();
+    assert_eq!(sandbox.follow(&job.name, |_| {}).await.state(), State::Succeeded);
     sandbox.end().await;
 }
 

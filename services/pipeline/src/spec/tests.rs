@@ -4,7 +4,9 @@ use tidemill_proto::pipeline::v1::pipeline_spec::base::Base as Which;
 use tidemill_proto::r#type::v1::suite_spec::Baseline;
 use tidemill_proto::r#type::v1::threshold::Bound;
 use tidemill_proto::r#type::v1::training_spec::Method;
-use tidemill_proto::r#type::v1::{Recipe, RecordFormat, SupervisedFineTuning, Threshold, recipe, tokenizer_spec};
+use tidemill_proto::r#type::v1::{
+    MixedDataset, Recipe, RecordFormat, SupervisedFineTuning, Threshold, recipe, tokenizer_spec,
+};
 
 use crate::tests::sample;
 
@@ -72,6 +74,17 @@ fn rows_have_no_tokenizer_no_compressors_and_no_feedback() {
     let url = "https://data.example/a.tar.gz";
     let found = fields(|spec| spec.source.as_mut().unwrap().uri = url.to_owned());
     assert_eq!(found, ["spec.source.sha256"]);
+}
+
+#[test]
+fn a_dataset_that_is_mixed_in_has_a_digest_and_a_weight() {
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let mixed = |dataset_digest: &str, weight| MixedDataset { dataset_digest: dataset_digest.to_owned(), weight };
+    assert_eq!(fields(|spec| spec.mixed_datasets = vec![mixed(&digest, 0.5)]), [""; 0]);
+    let wrong = vec![mixed(&digest, 0.0), mixed("datasets/other/versions/1", f64::NAN)];
+    let expected =
+        ["spec.mixed_datasets[0].weight", "spec.mixed_datasets[1].dataset_digest", "spec.mixed_datasets[1].weight"];
+    assert_eq!(fields(|spec| spec.mixed_datasets = wrong), expected);
 }
 
 type Change = fn(&mut PipelineSpec);

@@ -18,6 +18,7 @@ pub(crate) fn pipeline(id: &str) -> PipelineSpec {
     let threshold = |bound| Threshold { metric: "bits_per_byte".to_owned(), bound: Some(bound) };
     PipelineSpec {
         base: None,
+        mixed_datasets: Vec::new(),
         id: id.to_owned(),
         source: Some(SourceSpec {
             uri: "file:///texts".to_owned(),

@@ -27,6 +27,7 @@ impl Turn {
                 labels: self.labels(),
                 spec: Some(self.training_spec()),
                 dataset_digest: prepared.to_owned(),
+                mixed_datasets: self.spec.mixed_datasets.clone(),
                 base_model_digest: base.map(|base| base.digest.clone()).unwrap_or_default(),
                 model: format!("models/{model}"),
                 ..TrainingJob::default()

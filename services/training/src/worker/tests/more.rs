@@ -1,7 +1,6 @@
 //! Jobs that read more than one dataset and one base: mixtures, and a teacher.
 
-use tidemill_proto::training::v1::training_job::MixedDataset;
-use tidemill_proto::r#type::v1::Distillation;
+use tidemill_proto::r#type::v1::{Distillation, MixedDataset};
 
 use super::world::put_dataset_of;
 use super::*;
