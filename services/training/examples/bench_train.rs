@@ -2,6 +2,7 @@
 //!
 //! - `bench_train adapter <model folder> <steps> <threads>`: LoRA on a Hugging Face directory, on the CPU, float32.
 //! - `bench_train gpt <steps>`: GPT 354M from its first weights, on the GPU, bfloat16.
+//! - `bench_train checkpoint <model folder> <steps> <threads>`: what a checkpoint of a full fine-tuning costs the steps meanwhile.
 //! - `bench_train tokens <model folder> <text file>`: tokenising a text and filling batches of it, on one thread.
 
 use std::path::Path;
@@ -27,8 +28,14 @@ fn main() -> Result<()> {
             adapter(Path::new(folder), steps.parse()?)?
         }
         ["gpt", steps] => gpt(steps.parse()?)?,
+        ["checkpoint", folder, steps, threads] => {
+            tidemill_torch::process::set_threads(threads.parse()?);
+            checkpoint(Path::new(folder), steps.parse()?)?
+        }
         ["tokens", folder, text] => tokens(Path::new(folder), Path::new(text))?,
-        _ => bail!("usage: bench_train adapter FOLDER STEPS THREADS | gpt STEPS | tokens FOLDER TEXT"),
+        _ => bail!(
+            "usage: bench_train adapter FOLDER STEPS THREADS | gpt STEPS | checkpoint FOLDER STEPS THREADS | tokens FOLDER TEXT"
+        ),
     };
     println!("{line}");
     Ok(())
@@ -96,6 +103,61 @@ fn spec(config: Config, steps: u64, (batch_size, sequence_length): (usize, usize
 
 fn time(spec: Spec, start: Start<'_>, device: tch::Device) -> Result<serde_json::Value> {
     let tokens = spec.batch_size * spec.sequence_length;
+    let mut trainer = begun(spec, start, device)?;
+    let (mut first, mut last, mut seconds) = (f64::NAN, f64::NAN, Vec::new());
+    while !trainer.is_finished() {
+        // Reading the loss waits for the device.
+        let step = trainer.step()?;
+        if step.step == 1 {
+            first = step.loss;
+        }
+        last = step.loss;
+        seconds.push(step.seconds);
+    }
+    let median = median(&mut seconds[WARM_UP as usize..]);
+    Ok(serde_json::json!({
+        "ms_per_step": median * 1e3,
+        "tokens_per_second": tokens as f64 / median,
+        "first_loss": first,
+        "last_loss": last,
+        "peak_mib": peak_mib()?,
+    }))
+}
+
+/// The time that steps wait for a copy of the state, and by how much they are slower while it is written.
+fn checkpoint(folder: &Path, steps: u64) -> Result<serde_json::Value> {
+    let spec = spec(read_config(folder)?, steps * 100, (2, 256), Precision::Float32);
+    let mut trainer = begun(spec, Start::From(folder), tch::Device::Cpu)?;
+    let mut seconds = (0..steps + WARM_UP).map(|_| Ok(trainer.step()?.seconds)).collect::<Result<Vec<_>>>()?;
+    let usual = median(&mut seconds[WARM_UP as usize..]);
+    let target = std::env::temp_dir().join(format!("bench-checkpoint-{}", std::process::id()));
+    std::fs::create_dir_all(&target)?;
+    let (mut copying, mut lost) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let began = Instant::now();
+        let state = trainer.checkpoint()?.context("one rank has the whole state")?;
+        copying.push(began.elapsed().as_secs_f64());
+        let folder = target.clone();
+        let writing = std::thread::spawn(move || state.write(&folder));
+        let mut slower = 0.0;
+        while !writing.is_finished() {
+            slower += trainer.step()?.seconds - usual;
+        }
+        writing.join().expect("the writer does not panic")?;
+        lost.push(copying[copying.len() - 1] + slower.max(0.0));
+    }
+    std::fs::remove_dir_all(&target)?;
+    let (copying, lost) = (median(&mut copying), median(&mut lost));
+    Ok(serde_json::json!({ "ms_per_step": usual * 1e3, "copy_ms": copying * 1e3, "lost_ms": lost * 1e3 }))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A run over windows that are all alike.
+fn begun(spec: Spec, start: Start<'_>, device: tch::Device) -> Result<Trainer> {
     let vocabulary = match &spec.config {
         Config::Gpt2(config) => config.vocab_size,
         Config::Llama(config) => config.vocab_size,
@@ -107,27 +169,7 @@ fn time(spec: Spec, start: Start<'_>, device: tch::Device) -> Result<serde_json:
         .collect();
     let stream = Tokens::read(vec![period.repeat(64).into()], TokenWidth::U32, vocabulary as usize)?;
     let data = Data::packed(stream, None, &spec)?;
-    let mut trainer = Trainer::new(spec, String::new(), data, start, device, World::alone())?;
-    let (mut first, mut last, mut seconds) = (f64::NAN, f64::NAN, Vec::new());
-    while !trainer.is_finished() {
-        // Reading the loss waits for the device.
-        let step = trainer.step()?;
-        if step.step == 1 {
-            first = step.loss;
-        }
-        last = step.loss;
-        seconds.push(step.seconds);
-    }
-    let seconds = &mut seconds[WARM_UP as usize..];
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds[seconds.len() / 2];
-    Ok(serde_json::json!({
-        "ms_per_step": median * 1e3,
-        "tokens_per_second": tokens as f64 / median,
-        "first_loss": first,
-        "last_loss": last,
-        "peak_mib": peak_mib()?,
-    }))
+    Ok(Trainer::new(spec, String::new(), data, start, device, World::alone())?)
 }
 
 /// Tokens a second of one thread.

@@ -33,6 +33,8 @@ impl Gauges {
             ("load_seconds", "tidemill_training_load_seconds"),
             ("update_seconds", "tidemill_training_update_seconds"),
             ("model_flops_per_second", "tidemill_training_model_flops_per_second"),
+            ("mfu", "tidemill_training_mfu_ratio"),
+            ("gpu_idle", "tidemill_training_gpu_idle_ratio"),
             ("checkpoint_stall_seconds", "tidemill_training_checkpoint_stall_seconds"),
         ];
         for (figure, gauge) in figures {
@@ -51,7 +53,7 @@ impl Gauges {
     }
 
     /// Share of the time that went into steps that counted: not into starting, saving, validating, or doing steps again.
-    fn goodput(&self) -> f64 {
+    pub(crate) fn goodput(&self) -> f64 {
         (self.useful / self.began.elapsed().as_secs_f64().max(1e-9)).min(1.0)
     }
 

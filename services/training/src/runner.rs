@@ -80,8 +80,12 @@ impl TrainingRunner {
         let mut gauges = Gauges::new(&job.model, job.step);
         let on_report = |report: &Report| {
             gauges.report(report);
-            curve.lock().expect("no holder of this lock panics").extend(history::point_of(report));
-            context.progress(report.clone().into());
+            let mut report = report.clone();
+            if report.metrics.contains_key("loss") {
+                report.metrics.insert("goodput".to_owned(), gauges.goodput());
+            }
+            curve.lock().expect("no holder of this lock panics").extend(history::point_of(&report));
+            context.progress(report.into());
         };
         let restarts_before = job.restart_count;
         let on_start = move |job: &mut TrainingJob, handle: &str, restarts: u32| {

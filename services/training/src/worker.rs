@@ -1,6 +1,7 @@
 //! The worker: reads what the job names, resumes from the newest checkpoint, takes steps, saves, and leaves a model.
 
 mod assignment;
+mod gpu;
 mod import;
 mod inputs;
 mod pace;
@@ -140,7 +141,8 @@ impl Run<'_> {
         };
         let mut saver = Saver::start(snapshots, self.arguments.artifacts_url.clone())?;
         let mut saved = trainer.steps_done();
-        let mut pace = Pace::new(self.spec.steps, saved, ranks);
+        let gpu = if device.device.is_cuda() { gpu::Gpu::first() } else { None };
+        let mut pace = Pace::new(self.spec.steps, saved, ranks, gpu);
         while !trainer.is_finished() {
             // Signals are seen while we wait.
             tokio::task::yield_now().await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidemill_platform::worker::{self, Report};
 
+use super::gpu::Gpu;
 use crate::learning::StepReport;
 
 /// Between two reports.
@@ -21,13 +22,15 @@ pub(crate) struct Pace {
     tokens_per_second: Option<f64>,
     step_seconds: Option<f64>,
     ranks: usize,
+    /// Absent on the CPU.
+    gpu: Option<Gpu>,
     /// What checkpoints have held training up.
     stalled: Duration,
 }
 
 impl Pace {
     /// A run of `total` steps, of which `done_before` are done, on so many ranks.
-    pub(crate) fn new(total: u64, done_before: u64, ranks: usize) -> Self {
+    pub(crate) fn new(total: u64, done_before: u64, ranks: usize, gpu: Option<Gpu>) -> Self {
         Self {
             total,
             began: Instant::now(),
@@ -36,6 +39,7 @@ impl Pace {
             tokens_per_second: None,
             step_seconds: None,
             ranks,
+            gpu,
             stalled: Duration::ZERO,
         }
     }
@@ -60,6 +64,7 @@ impl Pace {
     }
 
     fn report(&self, step: &StepReport, tokens_per_second: f64) -> Report {
+        let flops = step.flops / step.seconds.max(1e-9);
         let mut metrics = BTreeMap::from([
             ("loss".to_owned(), step.loss),
             ("learning_rate".to_owned(), step.learning_rate),
@@ -67,10 +72,14 @@ impl Pace {
             ("tokens_per_second".to_owned(), tokens_per_second),
             ("load_seconds".to_owned(), step.load_seconds),
             ("update_seconds".to_owned(), step.update_seconds),
-            ("model_flops_per_second".to_owned(), step.flops / step.seconds.max(1e-9)),
+            ("model_flops_per_second".to_owned(), flops),
             ("ranks".to_owned(), self.ranks as f64),
             ("checkpoint_stall_seconds".to_owned(), self.stalled.as_secs_f64()),
         ]);
+        if let Some(gpu) = &self.gpu {
+            metrics.extend(gpu.idle().map(|idle| ("gpu_idle".to_owned(), idle)));
+            metrics.extend(gpu.peak().map(|peak| ("mfu".to_owned(), flops / peak)));
+        }
         metrics.extend(step.figures.clone());
         metrics.extend(self.step_seconds.map(|seconds| ("step_seconds".to_owned(), seconds)));
         metrics.extend(step.validation_loss.map(|loss| ("validation_loss".to_owned(), loss)));
@@ -98,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_time_left_counts_only_the_steps_done_here() {
-        let pace = Pace { began: Instant::now() - Duration::from_secs(10), ..Pace::new(100, 40, 1) };
+        let pace = Pace { began: Instant::now() - Duration::from_secs(10), ..Pace::new(100, 40, 1, None) };
         let step = StepReport {
             step: 60,
             loss: 2.0,
