@@ -61,6 +61,8 @@ def bitsandbytes():
     the nearest of 65536 places in a table for a number before it quantises it, which rounds small ones away; those for GPUs do not."""
     import ctypes
 
+    # Its kernels would be compiled anew for each shape.
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
     load = ctypes.cdll.LoadLibrary
 
     def absent(*_):

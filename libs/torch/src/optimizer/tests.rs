@@ -131,7 +131,8 @@ fn moments_in_8_bits_are_the_same_by_libtorchs_own_operations() {
         let (a, b) = (fast.parts()[part].to_kind(Kind::Double), plain.parts()[part].to_kind(Kind::Double));
         (a - b).abs()
     });
-    assert!(weights.max().double_value(&[]) < 1e-4);
+    let weights = weights.mean(Kind::Double).double_value(&[]);
+    assert!(weights < 1e-5, "{weights}");
     assert!(first_sizes.max().double_value(&[]) < 1e-5 && second_sizes.max().double_value(&[]) < 1e-6);
     // A number at the edge between two codes may fall to either side; where it does, they are neighbours.
     for codes in [first, second] {
