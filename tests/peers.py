@@ -17,6 +17,7 @@ PACKAGES = [
     "transformers==5.17.0",
     "peft==0.21.2",
     "trl==1.16.0",
+    "bitsandbytes==0.50.2",
     "gguf==0.19.0",
     "sentencepiece==0.2.3",
     "tensorboard==2.21.0",
@@ -53,6 +54,25 @@ def enter():
     if pathlib.Path(sys.prefix).resolve() != VENV.resolve():
         interpreter = str(python())
         os.execv(interpreter, [interpreter, *sys.argv])
+
+
+def bitsandbytes():
+    """bitsandbytes with its kernels in PyTorch alone, as it falls back to where its library cannot be loaded: the library for CPUs takes
+    the nearest of 65536 places in a table for a number before it quantises it, which rounds small ones away; those for GPUs do not."""
+    import ctypes
+
+    # Its kernels would be compiled anew for each shape.
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    load = ctypes.cdll.LoadLibrary
+
+    def absent(*_):
+        raise OSError("left out, for exact numbers")
+
+    ctypes.cdll.LoadLibrary = absent
+    import bitsandbytes
+
+    ctypes.cdll.LoadLibrary = load
+    return bitsandbytes
 
 
 def download(package, file):

@@ -2,7 +2,21 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 9] = ["attention", "device", "layers", "linear", "loss", "mode", "ops", "optimizer", "ranks"];
+const SOURCES: [&str; 13] = [
+    "adamw8",
+    "attention",
+    "blocks",
+    "device",
+    "layers",
+    "linear",
+    "loss",
+    "mode",
+    "nf4",
+    "ops",
+    "optimizer",
+    "ranks",
+    "recompute",
+];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");

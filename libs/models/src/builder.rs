@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
+use tidemill_torch::nf4::Nf4;
 
 use crate::{
     Result, initial,
     linear::Linear,
     parameter::{Parameter, Piece},
+    weight::Weight,
 };
 
 /// Where values come from.
@@ -34,13 +36,17 @@ pub(crate) enum Initial<'a> {
 pub(crate) struct Builder {
     source: Source,
     device: Device,
+    /// Whether matrices inside layers are kept in NF4, one after the other: all of them are never whole at a time.
+    quantize: bool,
+    /// Numbers that are.
+    pub(crate) quantized: i64,
     parameters: Vec<Parameter>,
     problems: Vec<String>,
 }
 
 impl Builder {
-    pub(crate) fn new(source: Source, device: Device) -> Self {
-        Self { source, device, parameters: Vec::new(), problems: Vec::new() }
+    pub(crate) fn new(source: Source, device: Device, quantize: bool) -> Self {
+        Self { source, device, quantize, quantized: 0, parameters: Vec::new(), problems: Vec::new() }
     }
 
     /// A vector that is one tensor on disk.
@@ -105,11 +111,29 @@ impl Builder {
         };
         let modules = pieces("weight");
         let weight = self.make(format!("{name}.weight"), modules.clone(), Some(inputs), transposed, initial)?;
+        let weight = self.kept(weight, &modules)?;
         let bias = match bias {
             true => Some(self.make(format!("{name}.bias"), pieces("bias"), None, false, Initial::Zeros)?),
             false => None,
         };
-        Ok(Linear { weight, bias, modules, transposed, adapters: Vec::new() })
+        Ok(Linear { weight, bias, modules: modules.into(), transposed, adapters: Vec::new() })
+    }
+
+    /// The matrix that was made last as the layer keeps it.
+    fn kept(&mut self, weight: Tensor, modules: &[Piece]) -> Result<Weight> {
+        let inner = self.parameters.last().is_some_and(Parameter::is_inner_matrix);
+        if !(self.quantize && inner && self.problems.is_empty()) {
+            return Ok(Weight::Whole(weight));
+        }
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(modules.len());
+        for module in modules {
+            parts.push(Nf4::quantize(&weight.f_narrow(0, start, module.rows)?)?);
+            start += module.rows;
+        }
+        self.quantized += weight.numel() as i64;
+        self.parameters.pop();
+        Ok(Weight::Quantized(parts))
     }
 
     /// The parameters, or every problem found: missing, misshapen and unknown tensors.
@@ -148,6 +172,10 @@ impl Builder {
                             piece.name,
                             tensor.size()
                         )),
+                        Some(tensor) if !tensor.is_floating_point() => {
+                            let problem = format!("tensor {} holds {:?}: not a weight", piece.name, tensor.kind());
+                            self.problems.push(problem);
+                        }
                         Some(tensor) => parts.push(if transposed { tensor.f_transpose(0, 1)? } else { tensor }),
                     }
                 }

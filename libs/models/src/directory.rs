@@ -31,12 +31,32 @@ pub fn load(directory: &Path, device: Device) -> Result<Model> {
         return load_adapted(&directory.join(BASE_FOLDER), directory, device);
     }
     let config = read_config(directory)?;
-    let path = directory.join(WEIGHTS_FILE);
-    if directory.join(INDEX_FILE).exists() && !path.exists() {
-        let path = directory.join(INDEX_FILE);
-        return build(config, read_shards(directory)?, &path, device);
+    let (tensors, path) = read_weights(directory)?;
+    build(config, tensors, &path, device, false)
+}
+
+/// Reads a model as [`load`] does, and keeps the matrices inside its layers in NF4 (QLoRA, arXiv 2305.14314), for an adapter to be
+/// trained beside them. Embeddings, head, norms and biases stay float32. If it has an adapter, that is merged before.
+pub fn load_quantized(directory: &Path, device: Device) -> Result<Model> {
+    if directory.join(ADAPTER_CONFIG_FILE).exists() {
+        let mut model = load(directory, Device::Cpu)?;
+        model.merge_adapter()?;
+        let (config, tensors) = (model.config().clone(), model.base_tensors()?.into_iter().collect());
+        drop(model);
+        return build(config, tensors, &directory.join(ADAPTER_WEIGHTS_FILE), device, true);
     }
-    load_weights(config, &path, device)
+    let config = read_config(directory)?;
+    let (tensors, path) = read_weights(directory)?;
+    build(config, tensors, &path, device, true)
+}
+
+/// The tensors of a directory, in one file or in shards, and the file that names them.
+fn read_weights(directory: &Path) -> Result<(BTreeMap<String, Tensor>, PathBuf)> {
+    let (whole, index) = (directory.join(WEIGHTS_FILE), directory.join(INDEX_FILE));
+    match index.exists() && !whole.exists() {
+        true => Ok((read_shards(directory)?, index)),
+        false => Ok((read_tensors(&whole)?, whole)),
+    }
 }
 
 /// Reads `config.json` alone.
@@ -84,19 +104,20 @@ pub fn save_sharded(model: &Model, directory: &Path, bytes: u64) -> Result<()> {
 
 /// Reads a weights file for a configuration that is already known, as in a checkpoint.
 pub fn load_weights(config: Config, path: &Path, device: Device) -> Result<Model> {
-    build(config, read_tensors(path)?, path, device)
+    build(config, read_tensors(path)?, path, device, false)
 }
 
-/// A model of tensors that were read from `path`.
+/// A model of tensors that were read from `path`; `quantize` keeps the matrices inside its layers in NF4.
 pub(crate) fn build(
     mut config: Config,
     tensors: BTreeMap<String, Tensor>,
     path: &Path,
     device: Device,
+    quantize: bool,
 ) -> Result<Model> {
     let (tensors, mut problems) = names::canonical(&mut config, tensors)?;
     let failed = |problems| Error::Weights { path: path.to_owned(), problems };
-    match Model::from_tensors(config, tensors, device)? {
+    match Model::from_tensors(config, tensors, device, quantize)? {
         Ok(model) if problems.is_empty() => Ok(model),
         Ok(_) => Err(failed(problems)),
         Err(others) => {

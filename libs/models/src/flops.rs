@@ -7,8 +7,9 @@ impl Model {
     /// 6 for each weight that is multiplied (4 where it is frozen beside an adapter, and 6 for each of the adapter's), and
     /// 12 x layers x width x context for attention, causal or not. Embeddings that are looked up count nothing, the head does.
     pub fn flops_per_token(&self, context: i64) -> f64 {
-        let inner: usize =
+        let whole: usize =
             self.base_parameters().iter().filter(|p| p.is_inner_matrix()).map(|p| p.tensor.numel()).sum();
+        let inner = whole + self.quantized_count() as usize;
         let head = self.head().map_or(0, |head| head.numel());
         let (each, adapter) = match self.adapter() {
             Some(_) => (4.0, self.trained_count() as f64),

@@ -103,7 +103,7 @@ impl Gguf {
 
     /// The model, on a device.
     pub fn model(&self, device: Device) -> Result<Model> {
-        crate::directory::build(self.config()?, self.tensors()?, &self.path, device)
+        crate::directory::build(self.config()?, self.tensors()?, &self.path, device, false)
     }
 
     fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>> {

@@ -11,6 +11,7 @@ use crate::{
     builder::{Builder, Initial},
     linear::Linear,
     norm::LayerNorm,
+    recompute::Laid,
 };
 
 #[derive(Debug)]
@@ -19,12 +20,13 @@ pub(crate) struct Gpt2 {
     positions_tc: Tensor,
     blocks: Vec<Block>,
     norm: LayerNorm,
-    heads: i64,
-    activation: Activation,
 }
 
 #[derive(Debug)]
 struct Block {
+    layer: usize,
+    heads: i64,
+    activation: Activation,
     attention_norm: LayerNorm,
     qkv: Linear,
     output: Linear,
@@ -41,24 +43,26 @@ impl Gpt2 {
         let positions_tc = builder.matrix("transformer.wpe.weight".to_owned(), config.n_positions, c, normal)?;
         let blocks = (0..config.n_layer).map(|layer| Block::new(builder, config, layer)).collect::<Result<_>>()?;
         let norm = LayerNorm::new(builder, "transformer.ln_f", c, config.bias, config.layer_norm_epsilon)?;
-        let activation = config.activation_function;
-        Ok(Self { embedding_vc, positions_tc, blocks, norm, heads: config.n_head, activation })
+        Ok(Self { embedding_vc, positions_tc, blocks, norm })
     }
 
-    pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>) -> Result<Tensor> {
+    /// The last layer's output after its norm: ids [b,t] -> [b,t,c]. `again`: blocks keep their input alone for a backward pass.
+    pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>, again: bool) -> Result<Tensor> {
         let positions_tc = match attention {
             Attention::Documents(documents) => self.positions_tc.f_index_select(0, documents.positions())?,
             _ => self.positions_tc.f_narrow(0, attention.start(), ids_bt.size()[1])?,
         };
         let tokens_btc = Tensor::f_embedding(&self.embedding_vc, ids_bt, -1, false, false)?;
         let mut x_btc = tokens_btc.f_add(&positions_tc)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let qkv = block.qkv.apply(&block.attention_norm.apply(&x_btc)?)?;
-            let (q, k, v) = ops::split_qkv(&qkv, None, self.heads, self.heads)?;
-            let mixed = attention.attend(layer, &q, &k, &v, Pattern::CAUSAL)?;
-            x_btc = x_btc.f_add(&block.output.apply(&mixed)?)?;
-            let inner = block.up.apply(&block.mlp_norm.apply(&x_btc)?)?;
-            x_btc = x_btc.f_add(&block.down.apply(&self.activation.apply(&inner)?)?)?;
+        let laid = if again { Laid::of(attention) } else { None };
+        for block in &self.blocks {
+            x_btc = match &laid {
+                Some(laid) => {
+                    let own = block.share();
+                    laid.through(&x_btc, move |x, attention| own.apply(x, attention))?
+                }
+                None => block.apply(&x_btc, attention)?,
+            };
         }
         self.norm.apply(&x_btc)
     }
@@ -73,6 +77,29 @@ impl Gpt2 {
 }
 
 impl Block {
+    /// [b,t,c] -> [b,t,c].
+    fn apply(&self, x_btc: &Tensor, attention: &mut Attention<'_>) -> Result<Tensor> {
+        let qkv = self.qkv.apply(&self.attention_norm.apply(x_btc)?)?;
+        let (q, k, v) = ops::split_qkv(&qkv, None, self.heads, self.heads)?;
+        let mixed = attention.attend(self.layer, &q, &k, &v, Pattern::CAUSAL)?;
+        let x_btc = x_btc.f_add(&self.output.apply(&mixed)?)?;
+        let inner = self.up.apply(&self.mlp_norm.apply(&x_btc)?)?;
+        Ok(x_btc.f_add(&self.down.apply(&self.activation.apply(&inner)?)?)?)
+    }
+
+    /// The same block, by other handles of its tensors.
+    fn share(&self) -> Self {
+        Self {
+            attention_norm: self.attention_norm.share(),
+            qkv: self.qkv.share(),
+            output: self.output.share(),
+            mlp_norm: self.mlp_norm.share(),
+            up: self.up.share(),
+            down: self.down.share(),
+            ..*self
+        }
+    }
+
     fn linears(&mut self) -> [&mut Linear; 4] {
         [&mut self.qkv, &mut self.output, &mut self.up, &mut self.down]
     }
@@ -87,6 +114,9 @@ impl Block {
             LayerNorm::new(builder, &name(part), c, bias, config.layer_norm_epsilon)
         };
         Ok(Self {
+            layer: layer as usize,
+            heads: config.n_head,
+            activation: config.activation_function,
             attention_norm: norm(builder, "ln_1")?,
             qkv: builder.transposed(name("attn.c_attn"), 3 * c, c, normal, bias)?,
             output: builder.transposed(name("attn.c_proj"), c, c, residual, bias)?,

@@ -21,9 +21,11 @@ mod model;
 mod names;
 mod norm;
 mod parameter;
+mod recompute;
 mod rope;
 pub mod sampling;
 mod t5;
+mod weight;
 mod weights;
 
 #[cfg(test)]
@@ -33,8 +35,8 @@ pub use attention::{Attention, Documents};
 pub use cache::Cache;
 pub use config::{Activation, BertConfig, Config, Gpt2Config, LlamaConfig, LlamaMember, Rope, T5Config};
 pub use directory::{
-    BASE_FOLDER, CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, load, load_adapted, load_weights, read_config, restore_weights,
-    save, save_adapter, save_config, save_sharded,
+    BASE_FOLDER, CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, load, load_adapted, load_quantized, load_weights, read_config,
+    restore_weights, save, save_adapter, save_config, save_sharded,
 };
 pub use error::{Error, Result};
 pub use lora::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, LoraConfig};

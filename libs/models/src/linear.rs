@@ -2,18 +2,19 @@
 //!
 //! Shapes: n rows in, i inputs, o outputs, r rank.
 
-use tch::Tensor;
-use tidemill_torch::ops;
+use std::sync::Arc;
 
-use crate::{Result, lora::Adapter, parameter::Piece};
+use tch::Tensor;
+
+use crate::{Result, lora::Adapter, parameter::Piece, weight::Weight};
 
 /// `x W^T + b`, plus what adapters add.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    pub(crate) weight: Tensor,
+    pub(crate) weight: Weight,
     pub(crate) bias: Option<Tensor>,
     /// The modules that the rows of the weight belong to, in order, as a checkpoint names their weights.
-    pub(crate) modules: Vec<Piece>,
+    pub(crate) modules: Arc<[Piece]>,
     /// Whether checkpoints hold the weight as [in, out] (GPT-2's Conv1D).
     pub(crate) transposed: bool,
     /// At most one for each module, in their order.
@@ -23,7 +24,7 @@ pub(crate) struct Linear {
 impl Linear {
     /// [n, i] -> [n, o].
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let y = ops::linear(x, &self.weight, self.bias.as_ref())?;
+        let y = self.weight.apply(x, self.bias.as_ref())?;
         if self.adapters.is_empty() {
             return Ok(y);
         }
@@ -46,7 +47,7 @@ impl Linear {
                     None => Ok(rows),
                 }
             };
-            let weight = self.weight.f_narrow(0, adapter.start, adapter.rows)?;
+            let weight = self.weight.part(adapter.start, adapter.rows)?;
             parts.push(adapter.added(x, base, &weight)?);
             at = adapter.start + adapter.rows;
         }
@@ -57,11 +58,22 @@ impl Linear {
 
     /// Rows of the weight.
     pub(crate) fn outputs(&self) -> i64 {
-        self.weight.size()[0]
+        self.weight.size().0
     }
 
     /// Columns of the weight.
     pub(crate) fn inputs(&self) -> i64 {
-        self.weight.size()[1]
+        self.weight.size().1
+    }
+
+    /// The same layer, by other handles of its tensors.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            weight: self.weight.share(),
+            bias: self.bias.as_ref().map(Tensor::shallow_clone),
+            modules: self.modules.clone(),
+            transposed: self.transposed,
+            adapters: self.adapters.iter().map(Adapter::share).collect(),
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     builder::{Builder, Initial},
     linear::Linear,
     norm::RmsNorm,
+    recompute::Laid,
     rope::Rotation,
 };
 
@@ -22,12 +23,13 @@ pub(crate) struct Llama {
     norm: RmsNorm,
     head_vc: Tensor,
     rotation: Rotation,
-    heads: i64,
-    kv_heads: i64,
 }
 
 #[derive(Debug)]
 struct Block {
+    layer: usize,
+    heads: i64,
+    kv_heads: i64,
     attention_norm: RmsNorm,
     qkv: Linear,
     /// Over each head's queries and keys, before they turn.
@@ -52,31 +54,53 @@ impl Llama {
             false => builder.matrix("lm_head.weight".to_owned(), v, c, normal)?,
         };
         let rotation = Rotation::new(&config.rope, config.head_dim, config.max_position_embeddings, device)?;
-        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
-        Ok(Self { embedding_vc, blocks, norm, head_vc, rotation, heads, kv_heads })
+        Ok(Self { embedding_vc, blocks, norm, head_vc, rotation })
     }
 
-    pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>) -> Result<Tensor> {
+    /// The last layer's output after its norm: ids [b,t] -> [b,t,c]. `again`: blocks keep their input alone for a backward pass.
+    pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>, again: bool) -> Result<Tensor> {
         let (cosines, sines) = match attention {
             Attention::Documents(documents) => self.rotation.at(documents.positions())?,
             _ => self.rotation.range(attention.start(), ids_bt.size()[1])?,
         };
         let mut x_btc = Tensor::f_embedding(&self.embedding_vc, ids_bt, -1, false, false)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let qkv = block.qkv.apply(&block.attention_norm.apply(&x_btc)?)?;
-            let (q, k, v) = self.heads(block, &qkv, (&cosines, &sines))?;
-            let pattern = Pattern { window: block.window, ..Pattern::CAUSAL };
-            let mixed = attention.attend(layer, &q, &k, &v, pattern)?;
-            x_btc = x_btc.f_add(&block.output.apply(&mixed)?)?;
-            let inner = ops::swiglu(&block.gate_up.apply(&block.mlp_norm.apply(&x_btc)?)?)?;
-            x_btc = x_btc.f_add(&block.down.apply(&inner)?)?;
+        let laid = if again { Laid::of(attention) } else { None };
+        for block in &self.blocks {
+            x_btc = match &laid {
+                Some(laid) => {
+                    let (own, cosines, sines) = (block.share(), cosines.shallow_clone(), sines.shallow_clone());
+                    laid.through(&x_btc, move |x, attention| own.apply(x, (&cosines, &sines), attention))?
+                }
+                None => block.apply(&x_btc, (&cosines, &sines), attention)?,
+            };
         }
         self.norm.apply(&x_btc)
     }
 
+    pub(crate) fn head(&self) -> &Tensor {
+        &self.head_vc
+    }
+
+    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
+        self.blocks.iter_mut().flat_map(Block::linears).collect()
+    }
+}
+
+impl Block {
+    /// [b,t,c] -> [b,t,c].
+    fn apply(&self, x_btc: &Tensor, rotation: (&Tensor, &Tensor), attention: &mut Attention<'_>) -> Result<Tensor> {
+        let qkv = self.qkv.apply(&self.attention_norm.apply(x_btc)?)?;
+        let (q, k, v) = self.heads(&qkv, rotation)?;
+        let pattern = Pattern { window: self.window, ..Pattern::CAUSAL };
+        let mixed = attention.attend(self.layer, &q, &k, &v, pattern)?;
+        let x_btc = x_btc.f_add(&self.output.apply(&mixed)?)?;
+        let inner = ops::swiglu(&self.gate_up.apply(&self.mlp_norm.apply(&x_btc)?)?)?;
+        Ok(x_btc.f_add(&self.down.apply(&inner)?)?)
+    }
+
     /// Turned queries [b,h,t,d] and keys [b,k,t,d], and values.
-    fn heads(&self, block: &Block, qkv: &Tensor, rotation: (&Tensor, &Tensor)) -> Result<(Tensor, Tensor, Tensor)> {
-        let Some((query_norm, key_norm)) = &block.head_norms else {
+    fn heads(&self, qkv: &Tensor, rotation: (&Tensor, &Tensor)) -> Result<(Tensor, Tensor, Tensor)> {
+        let Some((query_norm, key_norm)) = &self.head_norms else {
             return Ok(ops::split_qkv(qkv, Some(rotation), self.heads, self.kv_heads)?);
         };
         // The norms stand between the projection and the rotation.
@@ -92,16 +116,20 @@ impl Llama {
         Ok(ops::split_qkv(&normed, Some(rotation), h, k)?)
     }
 
-    pub(crate) fn head(&self) -> &Tensor {
-        &self.head_vc
+    /// The same block, by other handles of its tensors.
+    fn share(&self) -> Self {
+        Self {
+            attention_norm: self.attention_norm.share(),
+            qkv: self.qkv.share(),
+            head_norms: self.head_norms.as_ref().map(|(queries, keys)| (queries.share(), keys.share())),
+            output: self.output.share(),
+            mlp_norm: self.mlp_norm.share(),
+            gate_up: self.gate_up.share(),
+            down: self.down.share(),
+            ..*self
+        }
     }
 
-    pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
-        self.blocks.iter_mut().flat_map(Block::linears).collect()
-    }
-}
-
-impl Block {
     fn linears(&mut self) -> [&mut Linear; 4] {
         [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
     }
@@ -129,7 +157,9 @@ impl Block {
         let modules = [(name("mlp.gate_proj"), i), (name("mlp.up_proj"), i)];
         let gate_up = builder.stacked(name("mlp.gate_up_proj"), &modules, c, normal, config.mlp_bias)?;
         let down = builder.linear(name("mlp.down_proj"), c, i, residual, config.mlp_bias)?;
-        let window = config.windows.get(layer as usize).copied().flatten();
-        Ok(Self { attention_norm, qkv, head_norms, output, mlp_norm, gate_up, down, window })
+        let layer = layer as usize;
+        let window = config.windows.get(layer).copied().flatten();
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        Ok(Self { layer, heads, kv_heads, attention_norm, qkv, head_norms, output, mlp_norm, gate_up, down, window })
     }
 }

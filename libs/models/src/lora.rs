@@ -16,6 +16,7 @@ use crate::{
     builder::draw,
     linear::Linear,
     parameter::{Parameter, Piece},
+    weight::Weight,
 };
 
 pub use directory::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
@@ -81,7 +82,7 @@ pub(crate) struct Adapter {
 
 impl Adapter {
     /// What comes on top of the layer's own output: [n, i] -> [n, o]. `base` gives that output without bias, `weight` makes it.
-    pub(crate) fn added(&self, x: &Tensor, base: impl FnOnce() -> Result<Tensor>, weight: &Tensor) -> Result<Tensor> {
+    pub(crate) fn added(&self, x: &Tensor, base: impl FnOnce() -> Result<Tensor>, weight: &Weight) -> Result<Tensor> {
         if !self.switches.enabled.load(Ordering::Relaxed) {
             let mut shape = x.size();
             shape[x.dim() - 1] = self.rows;
@@ -93,8 +94,8 @@ impl Adapter {
         let product = ops::linear(&low, &self.b, None)?.f_mul_scalar(self.scale)?;
         let Some(magnitude) = &self.magnitude else { return Ok(product) };
         // As PEFT does: with dropout, the base's part comes from the dropped input too.
-        let base = if dropping { ops::linear(&dropped, weight, None)? } else { base()? };
-        let factor = self.direction(magnitude, weight)?;
+        let base = if dropping { weight.apply(&dropped, None)? } else { base()? };
+        let factor = self.direction(magnitude, &weight.matrix()?)?;
         Ok(base.f_mul(&factor.f_sub_scalar(1.0)?)?.f_add(&product.f_mul(&factor)?)?)
     }
 
@@ -107,6 +108,17 @@ impl Adapter {
     /// scale B A, [o, i].
     fn product(&self) -> Result<Tensor> {
         Ok(self.b.f_matmul(&self.a)?.f_mul_scalar(self.scale)?)
+    }
+
+    /// The same adapter, by other handles of its tensors.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            a: self.a.shallow_clone(),
+            b: self.b.shallow_clone(),
+            magnitude: self.magnitude.as_ref().map(Tensor::shallow_clone),
+            switches: self.switches.clone(),
+            ..*self
+        }
     }
 
     /// Puts the adapter into its rows of the weight.
@@ -156,8 +168,8 @@ pub(crate) fn attach(linears: Vec<&mut Linear>, config: &LoraConfig, mut values:
     for linear in linears {
         let inputs = linear.inputs();
         let mut start = 0;
-        for Piece { name, rows } in linear.modules.clone() {
-            let module = name.trim_end_matches(".weight");
+        for Piece { name, rows } in linear.modules.clone().iter() {
+            let (module, rows) = (name.trim_end_matches(".weight"), *rows);
             if config.targets(module) {
                 let mut make = |what: &str, shape: &[i64], initial| -> Result<Tensor> {
                     let name = format!("{PREFIX}{module}.{what}");
@@ -170,9 +182,11 @@ pub(crate) fn attach(linears: Vec<&mut Linear>, config: &LoraConfig, mut values:
                 // kaiming_uniform with a = sqrt(5), PEFT's choice, comes to this bound.
                 let a = make("lora_A.weight", &[config.r, inputs], Initial::Uniform(1.0 / (inputs as f64).sqrt()))?;
                 let b = make("lora_B.weight", &[rows, config.r], Initial::Zeros)?;
-                let weight = linear.weight.f_detach()?.f_narrow(0, start, rows)?;
                 let magnitude = match config.use_dora {
-                    true => Some(make("lora_magnitude_vector", &[rows], Initial::Norms(&weight))?),
+                    true => {
+                        let weight = linear.weight.part(start, rows)?.matrix()?;
+                        Some(make("lora_magnitude_vector", &[rows], Initial::Norms(&weight))?)
+                    }
                     false => None,
                 };
                 let (scale, dropout, switches) = (config.scale(config.r), config.dropout, switches.clone());
@@ -221,11 +235,11 @@ fn value(
     }
 }
 
-/// Puts all adapters into their weights, and takes them off.
+/// Puts all adapters into their weights, which are whole, and takes them off.
 pub(crate) fn merge(linears: Vec<&mut Linear>) -> Result<()> {
     for linear in linears {
         for adapter in linear.adapters.drain(..) {
-            adapter.merge(&linear.weight)?;
+            adapter.merge(&linear.weight.matrix()?)?;
         }
     }
     Ok(())

@@ -2,6 +2,8 @@
 //!
 //! Shapes: b batch, t time, c width, v vocabulary.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -30,6 +32,10 @@ pub struct Model {
     parameters: Vec<Parameter>,
     network: Network,
     adapter: Option<Lora>,
+    /// Numbers of weights that are kept in NF4, and are no parameters.
+    quantized: i64,
+    /// Whether blocks run again for their gradients.
+    recomputing: bool,
 }
 
 #[derive(Debug)]
@@ -43,31 +49,34 @@ enum Network {
 impl Model {
     /// A new model with weights drawn by `seed`: the same on every machine.
     pub fn new(config: Config, seed: u64, device: Device) -> Result<Self> {
-        let (model, problems) = Self::build(config, Source::Seed(seed), device)?;
+        let (model, problems) = Self::build(config, Source::Seed(seed), device, false)?;
         debug_assert!(problems.is_empty(), "drawing cannot fail: {problems:?}");
         Ok(model)
     }
 
-    /// A model of the given tensors (Hugging Face's names and layout), or every problem with them.
+    /// A model of the given tensors (Hugging Face's names and layout), or every problem with them; `quantize` keeps the matrices inside
+    /// its layers in NF4.
     pub(crate) fn from_tensors(
         config: Config,
         tensors: BTreeMap<String, Tensor>,
         device: Device,
+        quantize: bool,
     ) -> Result<std::result::Result<Self, Vec<String>>> {
-        let (model, problems) = Self::build(config, Source::Tensors(tensors), device)?;
+        let (model, problems) = Self::build(config, Source::Tensors(tensors), device, quantize)?;
         Ok(if problems.is_empty() { Ok(model) } else { Err(problems) })
     }
 
-    fn build(config: Config, source: Source, device: Device) -> Result<(Self, Vec<String>)> {
-        let mut builder = Builder::new(source, device);
+    fn build(config: Config, source: Source, device: Device, quantize: bool) -> Result<(Self, Vec<String>)> {
+        let mut builder = Builder::new(source, device, quantize);
         let network = match &config {
             Config::Llama(config) => Network::Llama(Llama::new(&mut builder, config, device)?),
             Config::Gpt2(config) => Network::Gpt2(Gpt2::new(&mut builder, config)?),
             Config::Bert(config) => Network::Bert(Bert::new(&mut builder, config)?),
             Config::T5(config) => Network::T5(T5::new(&mut builder, config, device)?),
         };
+        let quantized = builder.quantized;
         let (parameters, problems) = builder.finish();
-        Ok((Self { config, device, parameters, network, adapter: None }, problems))
+        Ok((Self { config, device, parameters, network, adapter: None, quantized, recomputing: false }, problems))
     }
 
     /// What it is.
@@ -85,14 +94,14 @@ impl Model {
         self.adapter.as_ref().map_or(&self.parameters, |adapter| &adapter.parameters)
     }
 
-    /// All tensors of the model itself, in a fixed order.
+    /// All tensors of the model itself, in a fixed order, but those that are kept in NF4.
     pub fn base_parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
     /// How many numbers the model has, without an adapter's.
     pub fn parameter_count(&self) -> i64 {
-        count(&self.parameters)
+        count(&self.parameters) + self.quantized
     }
 
     /// How many numbers are trained.
@@ -148,7 +157,13 @@ impl Model {
     }
 
     /// Makes the adapter part of the weights.
+    ///
+    /// # Errors
+    /// The weights are quantised: what is learned beside them is merged into whole ones ([`Model::adopt_adapter`]).
     pub fn merge_adapter(&mut self) -> Result<()> {
+        if self.quantized > 0 && self.adapter.is_some() {
+            return Err(Error::Adapter(vec!["the base is quantised: merge into its whole weights".to_owned()]));
+        }
         if self.adapter.take().is_some() {
             lora::merge(self.linears())?;
         }
@@ -221,8 +236,8 @@ impl Model {
     pub fn states(&self, ids_bt: &Tensor, mut attention: Attention<'_>) -> Result<Tensor> {
         attention.check(ids_bt, self.config.context_length())?;
         let x_btc = match &self.network {
-            Network::Llama(network) => network.hidden(ids_bt, &mut attention)?,
-            Network::Gpt2(network) => network.hidden(ids_bt, &mut attention)?,
+            Network::Llama(network) => network.hidden(ids_bt, &mut attention, self.recomputing)?,
+            Network::Gpt2(network) => network.hidden(ids_bt, &mut attention, self.recomputing)?,
             Network::Bert(network) => network.hidden(ids_bt, &mut attention)?,
             Network::T5(_) => {
                 return Err(Error::Unsupported("t5 reads a source and writes a text: give both".to_owned()));
@@ -317,7 +332,14 @@ impl Model {
     }
 
     /// The tensors of the model itself under Hugging Face's names, whether or not it has an adapter.
+    ///
+    /// # Errors
+    /// They are quantised.
     pub fn base_tensors(&self) -> Result<Vec<(String, Tensor)>> {
+        if self.quantized > 0 {
+            let text = "a quantised model is not written: its weights are where they were read from";
+            return Err(Error::Unsupported(text.to_owned()));
+        }
         on_disk(&self.parameters)
     }
 

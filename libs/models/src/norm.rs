@@ -21,6 +21,11 @@ impl RmsNorm {
         Ok(Self { weight: builder.vector(name, size, Initial::Ones)?, epsilon })
     }
 
+    /// The same norm, by another handle.
+    pub(crate) fn share(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), epsilon: self.epsilon }
+    }
+
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::rms_norm(x, &self.weight, self.epsilon)?)
     }
@@ -43,6 +48,12 @@ impl LayerNorm {
             false => None,
         };
         Ok(Self { weight, bias, epsilon })
+    }
+
+    /// The same norm, by other handles.
+    pub(crate) fn share(&self) -> Self {
+        let bias = self.bias.as_ref().map(Tensor::shallow_clone);
+        Self { weight: self.weight.shallow_clone(), bias, epsilon: self.epsilon }
     }
 
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {

@@ -36,6 +36,12 @@ impl Parameter {
         self.is_matrix() && !OUTER.iter().any(|part| self.name.contains(part))
     }
 
+    /// Whether it is a table whose rows are looked up.
+    pub fn is_embedding(&self) -> bool {
+        const TABLES: [&str; 5] = ["embed", "wte.", "wpe.", "shared.", "relative_attention_bias"];
+        TABLES.iter().any(|part| self.name.contains(part))
+    }
+
     /// Runs of rows that are matrices of their own.
     pub fn rows(&self) -> Vec<i64> {
         self.pieces.iter().map(|piece| piece.rows).collect()

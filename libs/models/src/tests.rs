@@ -1,3 +1,5 @@
+mod memory;
+
 use std::{fs, path::Path};
 
 use tch::{Device, Kind, Tensor, no_grad};

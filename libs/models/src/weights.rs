@@ -2,44 +2,76 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, File},
+    io::{ErrorKind, Read as _},
     path::Path,
 };
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorView},
+};
 use tch::{Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// Reads all tensors of a safetensors file.
+/// Longest header that is read.
+const HEADER: u64 = 100 << 20;
+
+/// Reads all tensors of a safetensors file, one after the other: no byte is in memory twice.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     let broken = |problem: String| Error::Weights { path: path.to_owned(), problems: vec![problem] };
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| broken(format!("not a safetensors file: {error}")))?;
+    let failed = |source: std::io::Error| match source.kind() {
+        ErrorKind::UnexpectedEof => broken("not a safetensors file: it ends too early".to_owned()),
+        _ => Error::Io { path: path.to_owned(), source },
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(failed)?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER.min(size) {
+        return Err(broken(format!("not a safetensors file: a header of {length} bytes")));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(failed)?;
+    // Sizes and places of tensors are checked against each other as it is read.
+    let header: Metadata =
+        serde_json::from_slice(&header).map_err(|error| broken(format!("not a safetensors file: {error}")))?;
+    if size != 8 + length + header.data_len() as u64 {
+        return Err(broken(format!("not a safetensors file: {size} bytes are not what its header says")));
+    }
     let mut tensors = BTreeMap::new();
-    for (name, view) in file.iter() {
-        let kind = match view.dtype() {
+    for name in header.offset_keys() {
+        let Some(info) = header.info(&name) else { continue };
+        let kind = match info.dtype {
             Dtype::F32 => Kind::Float,
             Dtype::F16 => Kind::Half,
             Dtype::BF16 => Kind::BFloat16,
             Dtype::I64 => Kind::Int64,
-            other => return Err(broken(format!("tensor {name} has dtype {other:?}; F32, F16, BF16 and I64 are read"))),
+            Dtype::U8 => Kind::Uint8,
+            other => {
+                return Err(broken(format!("tensor {name} has dtype {other:?}; F32, F16, BF16, I64 and U8 are read")));
+            }
         };
-        let shape: Vec<i64> = view.shape().iter().map(|size| *size as i64).collect();
-        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
+        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        let shape: Vec<i64> = info.shape.iter().map(|size| *size as i64).collect();
+        tensors.insert(name, Tensor::f_from_data_size(&bytes, &shape, kind)?);
     }
     Ok(tensors)
 }
 
-/// Writes float32 and int64 tensors; equal tensors give equal bytes, whatever their order.
+/// Writes float32, int64 and uint8 tensors; equal tensors give equal bytes, whatever their order.
 pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let mut buffers = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let (dtype, width) = match tensor.f_kind()? {
             Kind::Float => (Dtype::F32, 4),
             Kind::Int64 => (Dtype::I64, 8),
+            Kind::Uint8 => (Dtype::U8, 1),
             other => {
-                let problem = format!("tensor {name} has kind {other:?}; only Float and Int64 are written");
+                let problem = format!("tensor {name} has kind {other:?}; only Float, Int64 and Uint8 are written");
                 return Err(Error::Weights { path: path.to_owned(), problems: vec![problem] });
             }
         };

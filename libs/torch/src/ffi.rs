@@ -9,6 +9,9 @@ use crate::{Error, Result};
 /// An `at::Tensor*`.
 pub(crate) type RawTensor = *mut c_void;
 
+/// What the shim calls: `data`, an input, a place for the output, and one of some bytes for text; 0 is success.
+pub(crate) type Body = unsafe extern "C" fn(*mut c_void, RawTensor, *mut RawTensor, *mut c_char, i64) -> i32;
+
 unsafe extern "C" {
     fn tm_free(text: *mut c_char);
     pub(crate) fn tm_autocast_enter(cuda: i32) -> *mut c_char;
@@ -44,6 +47,28 @@ unsafe extern "C" {
         weight: RawTensor,
         targets: RawTensor,
         ignored: i64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn tm_nf4_quantize(matrix: RawTensor, tensors: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn tm_nf4_dequantize(
+        tensors: *const RawTensor,
+        shapes: *const i64,
+        count: i64,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn tm_nf4_linear(
+        x: RawTensor,
+        tensors: *const RawTensor,
+        shapes: *const i64,
+        count: i64,
+        bias: RawTensor,
+        out: *mut RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn tm_recompute(
+        x: RawTensor,
+        body: Body,
+        release: unsafe extern "C" fn(*mut c_void),
+        data: *mut c_void,
         out: *mut RawTensor,
     ) -> *mut c_char;
     pub(crate) fn tm_store_serve(timeout_ms: i64, store: *mut *mut c_void, port: *mut i32) -> *mut c_char;
@@ -82,6 +107,22 @@ unsafe extern "C" {
         second_moments: *const RawTensor,
         steps: *const RawTensor,
         count: i64,
+        learning_rate: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        epsilon: f64,
+        gradient_divisor: RawTensor,
+    ) -> *mut c_char;
+    pub(crate) fn tm_adamw_8bit(
+        parameters: *const RawTensor,
+        gradients: *const RawTensor,
+        first_codes: *const RawTensor,
+        first_sizes: *const RawTensor,
+        second_codes: *const RawTensor,
+        second_sizes: *const RawTensor,
+        count: i64,
+        step: i64,
         learning_rate: f64,
         beta1: f64,
         beta2: f64,

@@ -7,9 +7,11 @@ pub mod device;
 mod error;
 mod ffi;
 pub mod gradients;
+pub mod nf4;
 pub mod ops;
 pub mod optimizer;
 pub mod process;
 pub mod ranks;
+pub mod recompute;
 
 pub use error::{Error, Result};

@@ -1,4 +1,4 @@
-//! AdamW over lists of tensors in one fused call.
+//! AdamW over lists of tensors in one fused call; its moments in float32, or in 8 bits (arXiv 2110.02861).
 
 use std::ptr;
 
@@ -72,41 +72,65 @@ impl AdamW {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tch::{Device, Kind};
+/// Numbers of a block of 8-bit moments.
+pub const BLOCK: i64 = 256;
 
-    #[test]
-    fn two_updates_follow_the_formula_of_the_paper() {
-        let constants = AdamW { learning_rate: 0.1, beta1: 0.9, beta2: 0.95, weight_decay: 0.2, epsilon: 1e-8 };
-        let zeros = || [Tensor::zeros([1], (Kind::Float, Device::Cpu))];
-        let (weight, first, second) = ([Tensor::from_slice(&[2f32])], zeros(), zeros());
-        let (mut w, mut m, mut v) = (2.0f64, 0.0f64, 0.0f64);
-        for (step, gradient) in [(1i32, 4.0f64), (2, -1.0)] {
-            // The gradient reaches the update divided by 2.
-            let group = Group {
-                parameters: &weight,
-                gradients: &[Tensor::from_slice(&[gradient as f32])],
-                first_moments: &first,
-                second_moments: &second,
-                steps: &[Tensor::from(step as f32)],
-            };
-            constants.update(&group, Some(&Tensor::from(2f32))).unwrap();
-            let g = gradient / 2.0;
-            w -= 0.1 * 0.2 * w;
-            m = 0.9 * m + 0.1 * g;
-            v = 0.95 * v + 0.05 * g * g;
-            w -= 0.1 * (m / (1.0 - 0.9f64.powi(step))) / ((v / (1.0 - 0.95f64.powi(step))).sqrt() + 1e-8);
+/// As [`Group`], with moments in 8 bits: dynamic quantisation in blocks of [`BLOCK`], as bitsandbytes has it. All zero is where they begin.
+#[derive(Debug)]
+pub struct Group8<'a> {
+    /// Weights, float32, changed in place.
+    pub parameters: &'a [Tensor],
+    /// Their gradients; divided by the divisor given to [`AdamW::update_8bit`].
+    pub gradients: &'a [Tensor],
+    /// First moments: uint8 in the shape of the weights, changed in place.
+    pub first_codes: &'a [Tensor],
+    /// The size of each block of them, float32, changed in place.
+    pub first_sizes: &'a [Tensor],
+    /// Second moments, in the same way.
+    pub second_codes: &'a [Tensor],
+    /// The size of each block of them.
+    pub second_sizes: &'a [Tensor],
+    /// Steps done, this one included.
+    pub step: i64,
+}
+
+impl AdamW {
+    /// One update of a group whose moments are kept in 8 bits.
+    pub fn update_8bit(&self, group: &Group8<'_>, gradient_divisor: Option<&Tensor>) -> Result<()> {
+        let expected = group.parameters.len();
+        let lists = [
+            ("parameters", group.parameters),
+            ("gradients", group.gradients),
+            ("codes of first moments", group.first_codes),
+            ("sizes of first moments", group.first_sizes),
+            ("codes of second moments", group.second_codes),
+            ("sizes of second moments", group.second_sizes),
+        ];
+        if let Some((what, list)) = lists.iter().find(|(_, list)| list.len() != expected) {
+            return Err(Error::Count { what, expected, actual: list.len() });
         }
-        assert!((weight[0].double_value(&[0]) - w).abs() < 1e-5, "{} against {w}", weight[0].double_value(&[0]));
-    }
-
-    #[test]
-    fn lists_of_different_lengths_are_refused() {
-        let constants = AdamW { learning_rate: 0.1, beta1: 0.9, beta2: 0.95, weight_decay: 0.2, epsilon: 1e-8 };
-        let one = [Tensor::from(1f32)];
-        let group = Group { parameters: &one, gradients: &[], first_moments: &one, second_moments: &one, steps: &one };
-        assert!(constants.update(&group, None).unwrap_err().to_string().contains("gradients"));
+        let lists = lists.map(|(_, list)| ffi::raw_all(list));
+        // SAFETY: the six arrays have `expected` entries each, and their tensors and the divisor outlive the call.
+        ffi::check(unsafe {
+            ffi::tm_adamw_8bit(
+                lists[0].as_ptr(),
+                lists[1].as_ptr(),
+                lists[2].as_ptr(),
+                lists[3].as_ptr(),
+                lists[4].as_ptr(),
+                lists[5].as_ptr(),
+                expected as i64,
+                group.step,
+                self.learning_rate,
+                self.beta1,
+                self.beta2,
+                self.weight_decay,
+                self.epsilon,
+                gradient_divisor.map_or(ptr::null_mut(), ffi::raw),
+            )
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

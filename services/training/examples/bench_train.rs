@@ -1,6 +1,7 @@
 //! Training steps that `make bench-train` times beside PyTorch, through the same `Trainer` that jobs use; each prints one line of JSON.
 //!
-//! - `bench_train adapter <model folder> <steps> <threads>`: LoRA on a Hugging Face directory, on the CPU, float32.
+//! - `bench_train adapter <model folder> <steps> <threads> [nf4] [recompute]`: LoRA on a Hugging Face directory, on the CPU, float32.
+//! - `bench_train whole <model folder> <steps> <threads> [int8] [recompute]`: all weights of it.
 //! - `bench_train gpt <steps>`: GPT 354M from its first weights, on the GPU, bfloat16.
 //! - `bench_train checkpoint <model folder> <steps> <threads>`: what a checkpoint of a full fine-tuning costs the steps meanwhile.
 //! - `bench_train tokens <model folder> <text file>`: tokenising a text and filling batches of it, on one thread.
@@ -23,9 +24,9 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let parts: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let line = match parts[..] {
-        ["adapter", folder, steps, threads] => {
+        [what @ ("adapter" | "whole"), folder, steps, threads, ref savers @ ..] => {
             tidemill_torch::process::set_threads(threads.parse()?);
-            adapter(Path::new(folder), steps.parse()?)?
+            tune(Path::new(folder), steps.parse()?, what == "adapter", savers)?
         }
         ["gpt", steps] => gpt(steps.parse()?)?,
         ["checkpoint", folder, steps, threads] => {
@@ -34,17 +35,17 @@ fn main() -> Result<()> {
         }
         ["tokens", folder, text] => tokens(Path::new(folder), Path::new(text))?,
         _ => bail!(
-            "usage: bench_train adapter FOLDER STEPS THREADS | gpt STEPS | checkpoint FOLDER STEPS THREADS | tokens FOLDER TEXT"
+            "usage: bench_train adapter|whole FOLDER STEPS THREADS [SAVER].. | gpt STEPS | checkpoint FOLDER STEPS THREADS | tokens FOLDER TEXT"
         ),
     };
     println!("{line}");
     Ok(())
 }
 
-/// LoRA on all linear layers, 4 x 256 tokens a step.
-fn adapter(folder: &Path, steps: u64) -> Result<serde_json::Value> {
+/// LoRA on all linear layers or the whole model, 4 x 256 tokens a step.
+fn tune(folder: &Path, steps: u64, adapter: bool, savers: &[&str]) -> Result<serde_json::Value> {
     let mut spec = spec(read_config(folder)?, steps, (4, 256), Precision::Float32);
-    spec.lora = Some(LoraConfig {
+    spec.lora = adapter.then(|| LoraConfig {
         r: 16,
         alpha: 32.0,
         dropout: 0.0,
@@ -52,6 +53,9 @@ fn adapter(folder: &Path, steps: u64) -> Result<serde_json::Value> {
         use_rslora: false,
         use_dora: false,
     });
+    spec.quantized_base = savers.contains(&"nf4");
+    spec.optimizer.int8 = savers.contains(&"int8");
+    spec.activation_checkpointing = savers.contains(&"recompute");
     time(spec, Start::From(folder), tch::Device::Cpu)
 }
 
@@ -85,18 +89,20 @@ fn spec(config: Config, steps: u64, (batch_size, sequence_length): (usize, usize
         accumulation: 1,
         ranks: 1,
         sequence_length,
-        optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 },
+        optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, int8: false },
         schedule: Schedule { peak: 1e-4, warmup_steps: 0, steps, final_ratio: 1.0, decay: Decay::Constant },
         method: Method::Language,
         distillation: None,
         order: Order::Sequential,
         lora: None,
+        quantized_base: false,
         muon: None,
         z_loss: 0.0,
         ema_decay: 0.0,
         clip_norm: 1.0,
         seed: 1,
         precision,
+        activation_checkpointing: false,
         validate_every_steps: u64::MAX,
     }
 }
@@ -120,7 +126,8 @@ fn time(spec: Spec, start: Start<'_>, device: tch::Device) -> Result<serde_json:
         "tokens_per_second": tokens as f64 / median,
         "first_loss": first,
         "last_loss": last,
-        "peak_mib": peak_mib()?,
+        "peak_mib": mib("VmHWM:")?,
+        "end_mib": mib("VmRSS:")?,
     }))
 }
 
@@ -197,9 +204,9 @@ fn tokens(folder: &Path, text: &Path) -> Result<serde_json::Value> {
     Ok(serde_json::json!({ "encoded_per_second": encoded, "packed_per_second": packed, "tokens": ids.len() }))
 }
 
-/// The most memory that this process had.
-fn peak_mib() -> Result<f64> {
+/// Memory of this process: the most that it had, or what it has.
+fn mib(which: &'static str) -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).context(which)?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
 }

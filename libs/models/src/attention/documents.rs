@@ -29,6 +29,11 @@ impl Documents {
         Ok(Self { lengths, longest, positions_t })
     }
 
+    /// The same documents, by another handle.
+    pub(crate) fn share(&self) -> Self {
+        Self { lengths: self.lengths.clone(), longest: self.longest, positions_t: self.positions_t.shallow_clone() }
+    }
+
     /// Tokens of each document.
     pub fn lengths(&self) -> &[i64] {
         &self.lengths

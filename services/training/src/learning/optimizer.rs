@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use tidemill_models::{Error as ModelError, Model, Parameter, read_tensors};
 use tidemill_torch::{
     gradients,
-    optimizer::{AdamW, Group},
+    optimizer::{AdamW, BLOCK, Group, Group8},
 };
 
 use super::{Error, Result, World, muon, spec::Optimizer as Constants};
@@ -26,31 +26,56 @@ pub(super) struct Optimizer {
     world: World,
 }
 
+/// Moments of fewer numbers stay in float32, as bitsandbytes has it.
+const LEAST: usize = 4096;
+
 /// How a parameter is updated.
 #[derive(Clone, Debug, PartialEq)]
 enum Rule {
-    /// AdamW, with decay: matrices.
-    Decayed,
-    /// AdamW, without: vectors.
-    Plain,
+    /// AdamW: with decay for matrices, and with moments in 8 bits where it is asked for. Not those of embeddings: their gradients
+    /// differ much from row to row (arXiv 2110.02861, section 2.3).
+    AdamW { decayed: bool, int8: bool },
     /// Muon; the runs of rows are matrices of their own.
     Muon(Vec<i64>),
 }
 
+/// A tensor that a rule remembers of a parameter.
+struct Memory {
+    what: &'static str,
+    shape: Vec<i64>,
+    kind: Kind,
+}
+
+impl Memory {
+    /// A tensor of its shape and kind that takes no room.
+    fn like(&self) -> Result<Tensor> {
+        Ok(Tensor::f_zeros([1], (self.kind, Device::Cpu))?.f_expand(&self.shape, false)?)
+    }
+}
+
 impl Rule {
-    fn of(parameter: &Parameter, muon: bool) -> Self {
-        match () {
-            () if muon && parameter.is_inner_matrix() => Self::Muon(parameter.rows()),
-            () if parameter.is_matrix() => Self::Decayed,
-            () => Self::Plain,
+    fn of(parameter: &Parameter, muon: bool, int8: bool) -> Self {
+        if muon && parameter.is_inner_matrix() {
+            return Self::Muon(parameter.rows());
         }
+        let int8 = int8 && parameter.tensor.numel() >= LEAST && !parameter.is_embedding();
+        Self::AdamW { decayed: parameter.is_matrix(), int8 }
     }
 
-    /// The names of what it remembers.
-    fn remembers(&self) -> &'static [&'static str] {
+    /// What it remembers of a parameter.
+    fn remembers(&self, parameter: &Tensor) -> Vec<Memory> {
+        let shaped = |what, kind| Memory { what, shape: parameter.size(), kind };
+        let blocks = (parameter.numel() as i64 + BLOCK - 1) / BLOCK;
+        let sizes = |what| Memory { what, shape: vec![blocks], kind: Kind::Float };
         match self {
-            Self::Decayed | Self::Plain => &["exp_avg", "exp_avg_sq"],
-            Self::Muon(_) => &["momentum_buffer"],
+            Self::AdamW { int8: false, .. } => vec![shaped("exp_avg", Kind::Float), shaped("exp_avg_sq", Kind::Float)],
+            Self::AdamW { int8: true, .. } => vec![
+                shaped("exp_avg", Kind::Uint8),
+                sizes("exp_avg.sizes"),
+                shaped("exp_avg_sq", Kind::Uint8),
+                sizes("exp_avg_sq.sizes"),
+            ],
+            Self::Muon(_) => vec![shaped("momentum_buffer", Kind::Float)],
         }
     }
 }
@@ -60,11 +85,13 @@ impl Optimizer {
     pub(super) fn new(model: &Model, constants: Constants, muon: Option<f64>, world: World) -> Result<Self> {
         let all = model.parameters();
         let parameters: Vec<Tensor> = all.iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
-        let rules: Vec<Rule> = all.iter().map(|parameter| Rule::of(parameter, muon.is_some())).collect();
+        let rules: Vec<Rule> =
+            all.iter().map(|parameter| Rule::of(parameter, muon.is_some(), constants.int8)).collect();
         let owners = world.owners(&parameters.iter().map(Tensor::numel).collect::<Vec<_>>());
         let state = |((parameter, rule), owner): ((&Tensor, &Rule), &usize)| -> Result<Vec<Tensor>> {
-            let count = if *owner == world.rank() { rule.remembers().len() } else { 0 };
-            (0..count).map(|_| Ok(parameter.f_detach()?.f_zeros_like()?)).collect()
+            let memories = if *owner == world.rank() { rule.remembers(parameter) } else { Vec::new() };
+            let zeros = |memory: Memory| Ok(Tensor::f_zeros(&memory.shape, (memory.kind, parameter.device()))?);
+            memories.into_iter().map(zeros).collect()
         };
         let states = parameters.iter().zip(&rules).zip(&owners).map(state).collect::<Result<_>>()?;
         let names = all.iter().map(|parameter| parameter.name.clone()).collect();
@@ -84,9 +111,10 @@ impl Optimizer {
             return Err(Error::NotFinite { what: "the gradient norm", step: done, value: norm });
         }
         let divisor = (norm > clip_norm).then(|| Tensor::from(((norm + 1e-6) / clip_norm) as f32));
-        let step = Tensor::from((done + 1) as f32);
-        for (rule, weight_decay) in [(Rule::Decayed, self.constants.weight_decay), (Rule::Plain, 0.0)] {
-            self.adamw(&rule, &gradients, (learning_rate, weight_decay), &step, divisor.as_ref())?;
+        for (decayed, int8) in [(true, false), (false, false), (true, true), (false, true)] {
+            let rule = Rule::AdamW { decayed, int8 };
+            let weight_decay = if decayed { self.constants.weight_decay } else { 0.0 };
+            self.adamw(&rule, &gradients, (learning_rate, weight_decay), done + 1, divisor.as_ref())?;
         }
         let constants = (learning_rate, self.momentum, self.constants.weight_decay);
         for index in self.own() {
@@ -106,7 +134,7 @@ impl Optimizer {
         rule: &Rule,
         gradients: &[Tensor],
         (learning_rate, weight_decay): (f64, f64),
-        step: &Tensor,
+        step: u64,
         divisor: Option<&Tensor>,
     ) -> Result<()> {
         let chosen: Vec<usize> = self.own().filter(|index| self.rules[*index] == *rule).collect();
@@ -116,16 +144,29 @@ impl Optimizer {
         let of = |tensors: &[Tensor]| chosen.iter().map(|index| tensors[*index].shallow_clone()).collect::<Vec<_>>();
         let state =
             |which: usize| chosen.iter().map(|index| self.states[*index][which].shallow_clone()).collect::<Vec<_>>();
-        let steps: Vec<Tensor> = chosen.iter().map(|_| step.shallow_clone()).collect();
+        let Constants { beta1, beta2, epsilon, .. } = self.constants;
+        let adamw = AdamW { learning_rate, beta1, beta2, weight_decay, epsilon };
+        if let Rule::AdamW { int8: true, .. } = rule {
+            let group = Group8 {
+                parameters: &of(&self.parameters),
+                gradients: &of(gradients),
+                first_codes: &state(0),
+                first_sizes: &state(1),
+                second_codes: &state(2),
+                second_sizes: &state(3),
+                step: step as i64,
+            };
+            return Ok(adamw.update_8bit(&group, divisor)?);
+        }
+        let number = Tensor::from(step as f32);
         let group = Group {
             parameters: &of(&self.parameters),
             gradients: &of(gradients),
             first_moments: &state(0),
             second_moments: &state(1),
-            steps: &steps,
+            steps: &chosen.iter().map(|_| number.shallow_clone()).collect::<Vec<_>>(),
         };
-        let Constants { beta1, beta2, epsilon, .. } = self.constants;
-        Ok(AdamW { learning_rate, beta1, beta2, weight_decay, epsilon }.update(&group, divisor)?)
+        Ok(adamw.update(&group, divisor)?)
     }
 
     /// The parameters that this rank updates.
@@ -137,10 +178,10 @@ impl Optimizer {
     pub(super) fn collect(&self) -> Result<Vec<(String, Tensor)>> {
         let mut all = Vec::new();
         for (index, name) in self.names.iter().enumerate() {
-            for (which, what) in self.rules[index].remembers().iter().enumerate() {
+            for (which, memory) in self.rules[index].remembers(&self.parameters[index]).iter().enumerate() {
                 let own = self.states[index].get(which);
-                let tensor = self.world.collect(self.owners[index], own, &self.parameters[index])?;
-                all.extend(tensor.map(|tensor| (format!("{name}.{what}"), tensor)));
+                let tensor = self.world.collect(self.owners[index], own, &memory.like()?)?;
+                all.extend(tensor.map(|tensor| (format!("{name}.{}", memory.what), tensor)));
             }
         }
         Ok(all)
@@ -151,9 +192,9 @@ impl Optimizer {
         let mut stored = read_tensors(path)?;
         let mut problems = Vec::new();
         for (index, name) in self.names.iter().enumerate() {
-            for (which, what) in self.rules[index].remembers().iter().enumerate() {
-                let (own, like) = (self.states[index].get(which), &self.parameters[index]);
-                restore(&mut stored, format!("{name}.{what}"), own, like, &mut problems)?;
+            for (which, memory) in self.rules[index].remembers(&self.parameters[index]).iter().enumerate() {
+                let own = self.states[index].get(which);
+                restore(&mut stored, format!("{name}.{}", memory.what), own, &memory.like()?, &mut problems)?;
             }
         }
         // Only rank 0 keeps averages.
@@ -168,7 +209,7 @@ impl Optimizer {
     }
 }
 
-/// Takes a stored tensor of the shape of `like`, into its place if that is here.
+/// Takes a stored tensor of the shape and kind of `like`, into its place if that is here.
 fn restore(
     stored: &mut BTreeMap<String, Tensor>,
     name: String,
@@ -178,8 +219,9 @@ fn restore(
 ) -> Result<()> {
     match (stored.remove(&name), into) {
         (None, _) => problems.push(format!("tensor {name} is missing")),
-        (Some(tensor), _) if tensor.size() != like.size() || tensor.kind() != Kind::Float => {
-            problems.push(format!("tensor {name} is {:?}, expected float32 {:?}", tensor.size(), like.size()));
+        (Some(tensor), _) if tensor.size() != like.size() || tensor.kind() != like.kind() => {
+            let (found, expected) = ((tensor.kind(), tensor.size()), (like.kind(), like.size()));
+            problems.push(format!("tensor {name} is {found:?}, expected {expected:?}"));
         }
         (Some(tensor), Some(into)) => into.shallow_clone().f_copy_(&tensor)?,
         (Some(_), None) => {}

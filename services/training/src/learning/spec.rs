@@ -6,7 +6,7 @@ use tidemill_models::{Activation, Config, Gpt2Config, LlamaConfig, LlamaMember, 
 use tidemill_proto::r#type::v1::direct_preference_optimization::Loss;
 use tidemill_proto::r#type::v1::schedule::Decay as DecaySpec;
 use tidemill_proto::r#type::v1::{
-    Architecture, Lora, Schedule as ScheduleSpec, TrainingSpec, architecture, training_spec,
+    Architecture, Lora, Schedule as ScheduleSpec, TrainingSpec, adam_w, architecture, lora, training_spec,
 };
 
 use super::{Decay, Distillation, Error, Method, Order, PreferenceLoss, Result, Schedule};
@@ -34,6 +34,8 @@ pub struct Spec {
     pub order: Order,
     /// The adapter that is trained; absent trains all weights.
     pub lora: Option<LoraConfig>,
+    /// Whether the base model's matrices are kept in NF4 beside the adapter.
+    pub quantized_base: bool,
     /// AdamW without its learning rate.
     pub optimizer: Optimizer,
     /// Momentum of Muon for matrices inside layers; absent leaves them to AdamW.
@@ -50,6 +52,8 @@ pub struct Spec {
     pub seed: u64,
     /// Number format of matrix products.
     pub precision: Precision,
+    /// Whether blocks keep their inputs alone and run again for their gradients; no number depends on it.
+    pub activation_checkpointing: bool,
     /// Steps between measurements on the validation split.
     pub validate_every_steps: u64,
 }
@@ -65,6 +69,8 @@ pub struct Optimizer {
     pub epsilon: f64,
     /// Decoupled weight decay of matrices.
     pub weight_decay: f64,
+    /// Whether large moments are kept in 8 bits.
+    pub int8: bool,
 }
 
 /// Number format of matrix products; weights and optimiser state stay float32.
@@ -93,6 +99,7 @@ impl Spec {
                 beta2: or(optimizer.beta2, 0.95),
                 epsilon: or(optimizer.epsilon, 1e-8),
                 weight_decay: optimizer.weight_decay.unwrap_or(0.1),
+                int8: optimizer.state() == adam_w::State::Int8,
             },
             muon: spec.muon.as_ref().map(|muon| or(muon.momentum, 0.95)),
             schedule: schedule_of(&spec.schedule.unwrap_or_default(), optimizer.learning_rate, steps),
@@ -106,6 +113,7 @@ impl Spec {
                 training_spec::Order::Sequential => Order::Sequential,
             },
             lora: spec.lora.as_ref().map(lora_of),
+            quantized_base: spec.lora.as_ref().is_some_and(|lora| lora.quantization() == lora::Quantization::Nf4),
             z_loss: spec.z_loss,
             ema_decay: spec.ema_decay,
             clip_norm: or(spec.clip_norm, 1.0),
@@ -114,6 +122,7 @@ impl Spec {
                 training_spec::Precision::Unspecified | training_spec::Precision::Float32 => Precision::Float32,
                 training_spec::Precision::Bfloat16 => Precision::Bfloat16,
             },
+            activation_checkpointing: spec.activation_checkpointing,
             validate_every_steps: match spec.validate_every_steps {
                 0 => (steps / 10).max(1),
                 every => positive("validate_every_steps", every)?,
@@ -162,6 +171,10 @@ impl Spec {
         if !(self.z_loss.is_finite() && self.z_loss >= 0.0) {
             return spec("z_loss", format!("{} is neither 0 nor a positive number", self.z_loss));
         }
+        if self.quantized_base && self.lora.is_none() {
+            let text = "a quantised base is not trained itself: only an adapter learns beside it".to_owned();
+            return spec("lora.quantization", text);
+        }
         if self.distillation.is_some() && self.method.needs_reference() {
             let text = "a teacher is followed token by token: not with a method that compares answers".to_owned();
             return spec("distillation", text);
@@ -187,6 +200,7 @@ impl Spec {
             "distillation": self.distillation,
             "order": self.order == Order::Sequential,
             "lora": self.lora.as_ref().map(|lora| format!("{lora:?}")),
+            "quantized_base": self.quantized_base,
             "muon": self.muon,
             "z_loss": self.z_loss,
             "ema_decay": self.ema_decay,

@@ -1,3 +1,4 @@
+mod memory;
 mod ranks;
 
 use std::{fs, path::Path};
@@ -60,18 +61,20 @@ fn spec(config: Config, accumulation: usize, precision: Precision) -> Spec {
         accumulation,
         ranks: 1,
         sequence_length: 32,
-        optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 },
+        optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, int8: false },
         schedule: Schedule { peak: 1e-2, warmup_steps: 5, steps: 40, final_ratio: 0.1, decay: Decay::Cosine },
         method: Method::Language,
         distillation: None,
         order: Order::Shuffled,
         lora: None,
+        quantized_base: false,
         muon: None,
         z_loss: 0.0,
         ema_decay: 0.0,
         clip_norm: 1.0,
         seed: 11,
         precision,
+        activation_checkpointing: false,
         validate_every_steps: 10,
     }
 }

@@ -2,7 +2,11 @@
 
 mod validation;
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use tch::{Device, Tensor};
 use tidemill_dataset::{Mixture, Tokens};
@@ -92,6 +96,8 @@ pub struct Trainer {
     pub(super) spec: Spec,
     pub(super) run_digest: String,
     pub(super) model: Model,
+    /// Where a model lies that was trained elsewhere.
+    base: Option<PathBuf>,
     /// The model as it was, for methods that compare with it; absent where the model without its adapter is that.
     reference: Option<Model>,
     teacher: Option<Model>,
@@ -129,11 +135,8 @@ impl Trainer {
         let begin = || -> Result<Model> {
             Ok(match start {
                 Start::Random => Model::new(spec.config.clone(), spec.seed, device)?,
-                Start::From(directory) => {
-                    let mut model = tidemill_models::load(directory, device)?;
-                    model.merge_adapter()?;
-                    model
-                }
+                Start::From(directory) if spec.quantized_base => tidemill_models::load_quantized(directory, device)?,
+                Start::From(directory) => whole(directory, device)?,
             })
         };
         let mut model = begin()?;
@@ -144,6 +147,7 @@ impl Trainer {
         if let Some(lora) = &spec.lora {
             model.attach_adapter(lora, spec.seed)?;
         }
+        model.set_recomputing(spec.activation_checkpointing)?;
         let needs_copy = spec.method.needs_reference() && spec.lora.is_none();
         let reference = if needs_copy { Some(begin()?) } else { None };
         let optimizer = Optimizer::new(&model, spec.optimizer, spec.muon, world.clone())?;
@@ -162,6 +166,10 @@ impl Trainer {
             spec,
             run_digest,
             model,
+            base: match start {
+                Start::Random => None,
+                Start::From(directory) => Some(directory.to_owned()),
+            },
             reference,
             teacher: None,
             optimizer,
@@ -297,10 +305,15 @@ impl Trainer {
 
     /// Writes what was learned into an existing directory: the model as a Hugging Face directory (`config.json`, `model.safetensors`), or
     /// its adapter in PEFT's layout with the model's `config.json`. `base` says where the adapter's base is from; `merge` makes one model
-    /// of both. This ends the run.
+    /// of both: what was learned beside a quantised base is merged into its whole weights, as PEFT advises. This ends the run.
     pub fn export(mut self, directory: &Path, base: &str, merge: bool) -> Result<()> {
         if let Some(average) = &self.average {
             average.install(&self.model)?;
+        }
+        if let Some(base) = self.base.as_ref().filter(|_| merge && self.spec.quantized_base) {
+            let mut model = whole(base, self.model.device())?;
+            model.adopt_adapter(&self.model)?;
+            self.model = model;
         }
         if merge {
             self.model.merge_adapter()?;
@@ -336,6 +349,13 @@ impl Trainer {
             z_loss: self.spec.z_loss,
         }
     }
+}
+
+/// The model of a directory, with its adapter merged if it has one.
+fn whole(directory: &Path, device: Device) -> Result<Model> {
+    let mut model = tidemill_models::load(directory, device)?;
+    model.merge_adapter()?;
+    Ok(model)
 }
 
 /// Means of figures, with a prefix to their names.

@@ -4,7 +4,7 @@ use tidemill_chassis::Fault;
 use tidemill_proto::r#type::v1::architecture::{self, Gpt2, Llama};
 use tidemill_proto::r#type::v1::schedule::Decay;
 use tidemill_proto::r#type::v1::training_spec::{Method, Order, Precision};
-use tidemill_proto::r#type::v1::{AdamW, Lora, Schedule, TrainingSpec};
+use tidemill_proto::r#type::v1::{AdamW, Lora, Schedule, TrainingSpec, adam_w, lora};
 
 /// Largest size of anything: beyond it a shape is a mistake, and products of shapes could overflow.
 const LARGEST: i32 = 1 << 20;
@@ -115,6 +115,8 @@ fn check_lora(lora: &Lora, wrong: &mut Violations) {
     wrong.range("lora.dropout", lora.dropout, 0.0, 1.0);
     let named = lora.target_modules.iter().all(|name| !name.is_empty());
     wrong.unless(named, "lora.target_modules", || "has an empty name; leave the list empty for all layers".to_owned());
+    let known = lora::Quantization::try_from(lora.quantization).is_ok();
+    wrong.unless(known, "lora.quantization", || format!("{} is not a quantization", lora.quantization));
 }
 
 fn check_method(method: &Method, batch_size: i32, wrong: &mut Violations) {
@@ -206,6 +208,8 @@ fn check_optimizer(optimizer: &AdamW, wrong: &mut Violations) {
     wrong.range("optimizer.beta2", optimizer.beta2, 0.0, 1.0);
     wrong.range("optimizer.epsilon", optimizer.epsilon, 0.0, 1.0);
     wrong.range("optimizer.weight_decay", optimizer.weight_decay.unwrap_or(0.1), 0.0, 1e6);
+    let known = adam_w::State::try_from(optimizer.state).is_ok();
+    wrong.unless(known, "optimizer.state", || format!("{} is not a state", optimizer.state));
 }
 
 fn check_schedule(schedule: &Schedule, steps: i64, wrong: &mut Violations) {
@@ -304,6 +308,16 @@ mod tests {
             "spec.schedule",
         ];
         assert_eq!(fields(&TrainingSpec::default(), false), expected);
+    }
+
+    #[test]
+    fn formats_that_are_not_known_are_told() {
+        let spec = TrainingSpec {
+            lora: Some(Lora { quantization: 2, ..Lora::default() }),
+            optimizer: Some(AdamW { learning_rate: 1e-3, state: 3, ..AdamW::default() }),
+            ..valid(llama())
+        };
+        assert_eq!(fields(&spec, true), ["spec.optimizer.state", "spec.lora.quantization"]);
     }
 
     #[test]

@@ -1,0 +1,38 @@
+//! What saves memory while training: weights in four bits beside an adapter, and blocks that run again.
+
+use super::{Model, Network};
+use crate::{Error, Result, lora::Values};
+
+impl Model {
+    /// How many of the model's numbers are kept in NF4.
+    pub fn quantized_count(&self) -> i64 {
+        self.quantized
+    }
+
+    /// Puts the adapter of another model of the same shape beside the layers.
+    ///
+    /// # Errors
+    /// The other has none, or this one has one already.
+    pub fn adopt_adapter(&mut self, other: &Self) -> Result<()> {
+        let Some(config) = other.adapter() else {
+            return Err(Error::Adapter(vec!["the model has none".to_owned()]));
+        };
+        let mut tensors = other.disk_tensors()?.into_iter().collect();
+        self.attach(config, Values::Tensors(&mut tensors))
+    }
+
+    /// Makes each block keep its input alone for a backward pass, and run again there (arXiv 1604.06174): the same numbers, in less memory
+    /// and more time. Nothing changes where no gradients are asked for.
+    ///
+    /// # Errors
+    /// The family's blocks cannot.
+    pub fn set_recomputing(&mut self, on: bool) -> Result<()> {
+        let able = matches!(self.network, Network::Llama(_) | Network::Gpt2(_));
+        if on && !able {
+            let family = self.config.model_type();
+            return Err(Error::Unsupported(format!("{family}: only decoders of text can run their blocks again")));
+        }
+        self.recomputing = on;
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+// Activation checkpointing (arXiv 1604.06174): a part of a network of which only the input is kept, and which runs again for its gradients.
+#include "shim.h"
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "kernels.h"
+
+extern "C" {
+
+// The caller's function: reads `x`, writes a new tensor to `out`, or text to `message` and returns 1.
+typedef int32_t (*tm_body)(void* data, TensorPtr x, TensorPtr* out, char* message, int64_t room);
+typedef void (*tm_release)(void* data);
+
+}  // extern "C"
+
+namespace tidemill {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Generators of the CPU and of the device of `x`.
+std::vector<at::Generator> generators(const at::Tensor& x) {
+  std::vector<at::Generator> all = {at::globalContext().defaultGenerator(at::kCPU)};
+  if (!x.is_cpu()) all.push_back(at::globalContext().defaultGenerator(x.device()));
+  return all;
+}
+
+std::vector<at::Tensor> states(const at::Tensor& x) {
+  std::vector<at::Tensor> all;
+  for (auto& generator : generators(x)) {
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    all.push_back(generator.get_state());
+  }
+  return all;
+}
+
+void set_states(const at::Tensor& x, const std::vector<at::Tensor>& to) {
+  size_t at = 0;
+  for (auto& generator : generators(x)) {
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(to[at++]);
+  }
+}
+
+// What the calling thread does to numbers, and what it draws: as it was, while this lives.
+struct Replay {
+  at::Tensor x;
+  std::vector<at::Tensor> now;
+  bool low, autocast;
+
+  Replay(const at::Tensor& x, const std::vector<at::Tensor>& drawn, bool low_then, bool autocast_then)
+      : x(x), now(states(x)), low(bfloat16_products), autocast(at::autocast::is_autocast_enabled(at::kCUDA)) {
+    set_states(x, drawn);
+    bfloat16_products = low_then;
+    at::autocast::set_autocast_enabled(at::kCUDA, autocast_then);
+    at::autocast::increment_nesting();
+  }
+  ~Replay() {
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(at::kCUDA, autocast);
+    bfloat16_products = low;
+    set_states(x, now);
+  }
+};
+
+struct Body : torch::CustomClassHolder {
+  tm_body call;
+  tm_release release;
+  void* data;
+
+  Body(tm_body call, tm_release release, void* data) : call(call), release(release), data(data) {}
+  ~Body() override { release(data); }
+
+  at::Tensor run(const at::Tensor& leaf, bool differentiate) const {
+    at::AutoGradMode enabled(differentiate);
+    TensorPtr out = nullptr;
+    char message[1024] = "";
+    at::Tensor input = leaf;
+    bool failed = call(data, &input, &out, message, sizeof(message)) != 0;
+    std::unique_ptr<at::Tensor> made(out);
+    TORCH_CHECK(!failed && made, message);
+    return *made;
+  }
+};
+
+at::Tensor leaf_of(const at::Tensor& x, bool needs_gradient) { return x.detach().requires_grad_(needs_gradient); }
+
+struct Recompute : torch::autograd::Function<Recompute> {
+  // `anchor` needs a gradient, so that there is a backward pass even where `x` needs none and the parameters inside do.
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& /*anchor*/,
+                            const c10::intrusive_ptr<Body>& body) {
+    context->save_for_backward({x});
+    context->saved_data["needs"] = x.requires_grad();
+    context->saved_data["body"] = c10::IValue::make_capsule(body);
+    context->saved_data["drawn"] = states(x);
+    context->saved_data["low"] = bfloat16_products;
+    context->saved_data["autocast"] = at::autocast::is_autocast_enabled(at::kCUDA);
+    // With gradients, which are let go at once: kernels are chosen by that, and both runs shall give the same numbers.
+    return body->run(leaf_of(x, x.requires_grad()), true).detach();
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    auto& saved = context->saved_data;
+    auto leaf = leaf_of(context->get_saved_variables()[0], saved["needs"].toBool());
+    auto body = c10::static_intrusive_pointer_cast<Body>(saved["body"].toCapsule());
+    at::Tensor y;
+    {
+      Replay replay(leaf, saved["drawn"].toTensorVector(), saved["low"].toBool(), saved["autocast"].toBool());
+      y = body->run(leaf, true);
+    }
+    if (y.requires_grad()) torch::autograd::backward({y}, {gradients[0]});
+    return {leaf.grad(), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+}  // namespace tidemill
+
+extern "C" {
+
+// What `body` makes of `x`; `data` is released when the last backward pass that may need it is over, or at once.
+char* tm_recompute(TensorPtr x, tm_body call, tm_release release, void* data, TensorPtr* out) {
+  return guarded([&] {
+    auto body = c10::make_intrusive<tidemill::Body>(call, release, data);
+    if (!at::GradMode::is_enabled()) {
+      *out = new at::Tensor(body->run(*x, false));
+      return;
+    }
+    auto anchor = at::zeros({1}).requires_grad_(true);
+    *out = new at::Tensor(tidemill::Recompute::apply(*x, anchor, body));
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,154 @@
+//! Activation checkpointing (arXiv 1604.06174): time for memory.
+
+use std::ffi::{c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use tch::Tensor;
+
+use crate::{
+    Error, Result,
+    ffi::{self, RawTensor},
+};
+
+type Part = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send>;
+
+/// What `part` makes of `x`, keeping `x` alone: a backward pass runs `part` again, with the random draws and the precision that it had, and
+/// goes on through it to `x` and to the parameters inside. The numbers are those of a plain run, bit by bit.
+///
+/// Everything that `part` computes with but `x` must be its own or a parameter: no gradient reaches other inputs.
+pub fn recompute(x: &Tensor, part: impl Fn(&Tensor) -> Result<Tensor> + Send + 'static) -> Result<Tensor> {
+    let part: Box<Part> = Box::new(Box::new(part));
+    let mut out = ptr::null_mut();
+    // SAFETY: `x` outlives the call; `data` is a Part that nobody else holds, which the shim gives back to `release` once, after the last
+    // `call`, on success and on failure; one thread at a time calls it, and it may be any (Part: Send); `out` is written on success only.
+    ffi::check(unsafe { ffi::tm_recompute(ffi::raw(x), call, release, Box::into_raw(part).cast(), &raw mut out) })?;
+    Ok(ffi::adopt(out))
+}
+
+unsafe extern "C" fn call(
+    data: *mut c_void,
+    x: RawTensor,
+    out: *mut RawTensor,
+    message: *mut c_char,
+    room: i64,
+) -> i32 {
+    // SAFETY: `data` is what `recompute` handed over and `release` has not taken back; `x` is a tensor that lives through this call.
+    let (part, x) = unsafe { (&*data.cast::<Part>(), Tensor::clone_from_ptr(x.cast())) };
+    let text = match catch_unwind(AssertUnwindSafe(|| part(&x))) {
+        Ok(Ok(y)) => {
+            // SAFETY: `out` is a place for one pointer; the tensor behind it is now the shim's.
+            unsafe { *out = ffi::raw(&y) };
+            std::mem::forget(y);
+            return 0;
+        }
+        Ok(Err(Error::Shim(text))) => text,
+        Ok(Err(other)) => other.to_string(),
+        Err(_) => "a part that is run again panicked".to_owned(),
+    };
+    let bytes = &text.as_bytes()[..text.len().min(room as usize - 1)];
+    // SAFETY: `message` has `room` bytes, of which the text and its end take at most as many.
+    unsafe {
+        ptr::copy_nonoverlapping(bytes.as_ptr(), message.cast(), bytes.len());
+        *message.add(bytes.len()) = 0;
+    }
+    1
+}
+
+unsafe extern "C" fn release(data: *mut c_void) {
+    // SAFETY: `data` is what `recompute` handed over; the shim releases it once.
+    drop(unsafe { Box::from_raw(data.cast::<Part>()) });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use tch::{Device, Kind};
+
+    /// Two layers with dropout between; the weights are parameters of the caller's.
+    fn part(weights: &[Tensor; 2], x: &Tensor) -> Result<Tensor> {
+        let inner = crate::ops::linear(x, &weights[0], None)?.f_dropout(0.3, true)?.f_gelu("none")?;
+        Ok(crate::ops::linear(&inner, &weights[1], None)?.f_add(x)?)
+    }
+
+    /// Output, gradient of the input and gradients of the weights.
+    fn run(again: bool, input_needs: bool, low: bool) -> Vec<Tensor> {
+        tch::manual_seed(3);
+        let draw = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let weights = [draw(&[40, 24]), draw(&[24, 40])].map(|weight| weight.set_requires_grad(true));
+        let x = draw(&[7, 24]).set_requires_grad(input_needs);
+        let body = || {
+            let mut y = x.shallow_clone();
+            for _ in 0..2 {
+                let own = weights.each_ref().map(Tensor::shallow_clone);
+                y = match again {
+                    true => recompute(&y, move |x| part(&own, x)).unwrap(),
+                    false => part(&own, &y).unwrap(),
+                };
+            }
+            y
+        };
+        let y = if low { crate::autocast::bfloat16(Device::Cpu, body).unwrap() } else { body() };
+        y.square().sum(Kind::Float).backward();
+        // What is drawn afterwards does not show that something was drawn again.
+        let after = draw(&[3]);
+        let gradient = if input_needs { x.grad() } else { Tensor::zeros([1], (Kind::Float, Device::Cpu)) };
+        let mut all = vec![y.detach(), gradient, after];
+        all.extend(weights.iter().map(Tensor::grad));
+        all
+    }
+
+    /// Whether this process runs that test alone. If not, another one does: torch's generator belongs to a process, and other tests draw.
+    fn alone(test: &str) -> bool {
+        const MARK: &str = "TIDEMILL_TEST_ALONE";
+        if std::env::var_os(MARK).is_some() {
+            return true;
+        }
+        let mut own = std::process::Command::new(std::env::current_exe().unwrap());
+        let out = own.args([test, "--exact"]).env(MARK, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && text.contains("1 passed"), "{text}");
+        false
+    }
+
+    #[test]
+    fn a_part_that_runs_again_gives_the_same_numbers_gradients_and_draws() {
+        if !alone("recompute::tests::a_part_that_runs_again_gives_the_same_numbers_gradients_and_draws") {
+            return;
+        }
+        for (input_needs, low) in [(true, false), (false, false), (true, true)] {
+            let (plain, again) = (run(false, input_needs, low), run(true, input_needs, low));
+            for (index, (a, b)) in plain.iter().zip(&again).enumerate() {
+                assert!(a.equal(b), "tensor {index}, input {input_needs}, bfloat16 {low}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_part_holds_is_let_go_after_the_backward_pass() {
+        let x = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let held = Arc::new(());
+        let own = held.clone();
+        let y = recompute(&x, move |x| {
+            let _held = &own;
+            Ok(x.f_square()?)
+        })
+        .unwrap();
+        assert_eq!(Arc::strong_count(&held), 2);
+        y.sum(Kind::Float).backward();
+        drop(y);
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(x.grad().double_value(&[0]), 2.0);
+    }
+
+    #[test]
+    fn errors_and_panics_of_a_part_are_errors_of_the_pass() {
+        let x = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let failed = recompute(&x, |_| Err(Error::Shim("a reason".to_owned()))).unwrap_err().to_string();
+        assert_eq!(failed, "libtorch: a reason");
+        let panicked = recompute(&x, |_| panic!("lost")).unwrap_err().to_string();
+        assert!(panicked.contains("panicked"), "{panicked}");
+    }
+}
