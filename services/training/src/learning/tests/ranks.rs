@@ -5,7 +5,7 @@ use tidemill_torch::ranks::{Ranks, Store};
 use super::*;
 
 /// Does the same on several ranks, and gives what each came to.
-fn among<T: Send>(size: usize, body: impl Fn(World) -> T + Sync) -> Vec<T> {
+pub(super) fn among<T: Send>(size: usize, body: impl Fn(World) -> T + Sync) -> Vec<T> {
     if size == 1 {
         return vec![body(World::alone())];
     }
@@ -24,7 +24,7 @@ fn trainer_among(spec: &Spec, world: World) -> Trainer {
 }
 
 /// One global batch of 8, cut into (batch, accumulation, ranks).
-fn cut(base: &Spec, (batch_size, accumulation, ranks): (usize, usize, usize)) -> Spec {
+pub(super) fn cut(base: &Spec, (batch_size, accumulation, ranks): (usize, usize, usize)) -> Spec {
     Spec { batch_size, accumulation, ranks, ..base.clone() }
 }
 
