@@ -129,7 +129,7 @@ impl Learner<'_> {
             (Method::Judged { beta, desirable_weight, undesirable_weight }, Some(laid)) => {
                 judged::outcome(self, batch, laid, beta, [undesirable_weight, desirable_weight])
             }
-            (Method::Grouped(constants), Some(Laid { drawn: Some(drawn), .. })) => {
+            (Method::Grouped(constants), Some(laid @ Laid { drawn: Some(drawn), .. })) => {
                 grouped::outcome(self, batch, laid, drawn, constants)
             }
             _ => {

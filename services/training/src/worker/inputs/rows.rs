@@ -113,7 +113,12 @@ fn row(supervisor: &Supervisor<'_>, method: Method, rewards: &[Reward], document
 }
 
 /// A prompt that leaves room for answers, with what they are compared with.
-fn prompt(question: Question, constants: Grouped, rewards: &[Reward], room: usize) -> Result<Prompt, String> {
+fn prompt(
+    question: Question,
+    constants: Grouped,
+    rewards: &[Reward],
+    room: usize,
+) -> std::result::Result<Prompt, String> {
     let (asked, longest) = (question.ids.len(), constants.max_completion_length);
     if asked + longest > room {
         return Err(format!(
