@@ -79,6 +79,9 @@ impl Group<'_> {
     }
 
     fn deviation(&self) -> f64 {
+        if self.is_level() {
+            return 0.0;
+        }
         let [sum, _, count] = self.moments(0.0);
         let [_, squares, _] = self.moments(sum / count);
         deviation(squares, count)

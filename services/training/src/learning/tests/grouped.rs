@@ -108,9 +108,12 @@ fn equal_rewards_move_nothing_and_do_not_stop_the_run() {
             let spec = grouped(Grouped { beta, loss, ..CONSTANTS });
             let mut trainer = begin(&spec, Indifferent, World::alone());
             let step = trainer.step().unwrap();
-            assert_eq!((step.loss, step.gradient_norm), (0.0, 0.0), "{loss:?}, beta {beta}");
+            match beta > 0.0 {
+                // The reference is the same model, whose numbers may differ by a rounding where no gradient is wanted.
+                true => assert!(step.figures["kl"] < 1e-9 && step.gradient_norm < 1e-6, "{loss:?}: {step:?}"),
+                false => assert_eq!((step.loss, step.gradient_norm), (0.0, 0.0), "{loss:?}"),
+            }
             assert_eq!((step.figures["frac_reward_zero_std"], step.figures["reward_std"]), (1.0, 0.0));
-            assert_eq!(step.figures.get("kl").copied(), (beta > 0.0).then_some(0.0));
             trainer.step().unwrap();
         }
     }
