@@ -56,6 +56,9 @@ pub enum Error {
     /// The family has no such use.
     #[error("{0}")]
     Unsupported(String),
+    /// No token can be drawn.
+    #[error(transparent)]
+    Logits(#[from] crate::sampling::BadLogits),
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] tidemill_torch::Error),

@@ -1,12 +1,14 @@
-//! Deterministic generation: the likeliest token, or beams. Sampling is in [`crate::sampling`].
+//! Generation: the likeliest token, beams, or several draws at once. How one token is drawn is in [`crate::sampling`].
 
 mod beams;
+mod draws;
 
 use tch::{Kind, Tensor};
 
 use crate::{Attention, Cache, Error, Model, Result};
 
 pub use beams::beam_search;
+pub use draws::sample;
 
 /// Goes on from a prompt with the likeliest token each time, until a token of `ends` or `most` new ones; gives the new ones.
 pub fn greedy(model: &Model, prompt: &[i64], most: usize, ends: &[i64]) -> Result<Vec<i64>> {

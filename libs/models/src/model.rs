@@ -219,10 +219,24 @@ impl Model {
 
     /// Negative log-likelihood (nats) of each of `targets_bt`, 0 for [`IGNORED`] ones: [b*t], float32.
     pub fn token_losses(&self, ids_bt: &Tensor, targets_bt: &Tensor, attention: Attention<'_>) -> Result<Tensor> {
+        self.token_losses_at(ids_bt, targets_bt, attention, 1.0)
+    }
+
+    /// As [`Model::token_losses`], of the distribution that a temperature makes of the model's: logits are divided by it.
+    pub fn token_losses_at(
+        &self,
+        ids_bt: &Tensor,
+        targets_bt: &Tensor,
+        attention: Attention<'_>,
+        temperature: f64,
+    ) -> Result<Tensor> {
         let x_nc = self.states(ids_bt, attention)?.f_flatten(0, 1)?;
         let count = x_nc.size()[0];
         let (x_nc, targets_n, places) = supervised(x_nc, targets_bt.f_flatten(0, 1)?)?;
-        let (x_nc, head_vc) = self.before_head(&x_nc)?;
+        let (mut x_nc, head_vc) = self.before_head(&x_nc)?;
+        if temperature != 1.0 {
+            x_nc = x_nc.f_div_scalar(temperature)?;
+        }
         let losses = ops::token_losses(&x_nc, &head_vc, &targets_n, IGNORED)?;
         Ok(match places {
             Some(places) => {

@@ -93,7 +93,7 @@ fn t5(gated: bool) -> Config {
 }
 
 /// Those that continue texts.
-fn families() -> Vec<Config> {
+pub(crate) fn families() -> Vec<Config> {
     let members = [LlamaMember::Mistral, LlamaMember::Qwen2, LlamaMember::Qwen3].map(|kind| member(kind, true));
     [vec![llama(true), llama(false), gpt2(true), gpt2(false)], members.to_vec()].concat()
 }

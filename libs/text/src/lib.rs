@@ -14,5 +14,5 @@ pub use config::tokenizer_config;
 pub use error::Error;
 pub use gguf::GgufVocabulary;
 pub use stream::StreamDecoder;
-pub use supervised::{IGNORED, Lesson, Passage, Supervised, Supervisor};
+pub use supervised::{IGNORED, Lesson, Passage, Question, Supervised, Supervisor};
 pub use tokenizer::{ASSISTANT, END_OF_TEXT, SPECIAL_TOKENS, SYSTEM, Tokenizer, USER};

@@ -61,6 +61,16 @@ pub enum Passage {
     Messages(Vec<Message>),
 }
 
+impl Passage {
+    /// A text, or the last of turns.
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text.clone()),
+            Self::Messages(messages) => messages.last().map(|message| message.content.clone()),
+        }
+    }
+}
+
 /// A sequence to learn: a model that reads `inputs` should predict `targets`, place by place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Supervised {
@@ -76,6 +86,15 @@ impl Supervised {
     pub fn learned(&self) -> usize {
         self.targets.iter().filter(|target| **target != IGNORED).count()
     }
+}
+
+/// A prompt whose answers are rewarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The ids that an answer continues.
+    pub ids: Vec<u32>,
+    /// What a right answer says, where that is known.
+    pub answer: Option<String>,
 }
 
 /// Makes sequences of rows, in the way of one model.
@@ -117,6 +136,28 @@ impl Supervisor<'_> {
             Lesson::Judged { prompt, completion, label } => Ok((self.completion(prompt, completion)?, *label)),
             other => Err(other.unlike("judged answer")),
         }
+    }
+
+    /// The prompt of a row whose answers are rewarded: of a prompt, of a prompt and its completion, or of a conversation what comes before
+    /// the assistant's last turn. The completion, or that turn, is what a right answer says.
+    pub fn question(&self, lesson: &Lesson) -> Result<Question, Error> {
+        let (ids, answer) = match lesson {
+            Lesson::Prompt { prompt, answer } => (self.prompt(prompt)?, answer.clone()),
+            Lesson::PromptCompletion { prompt, completion } => (self.prompt(prompt)?, completion.text()),
+            Lesson::Conversation { messages } => {
+                let last = messages.iter().rposition(|message| message.role == "assistant").filter(|last| *last > 0);
+                let Some(last) = last else {
+                    return Err(Error::NothingLearned("no turn of the assistant answers another one".to_owned()));
+                };
+                let asked = self.chat.render(&messages[..last], true)?;
+                (self.tokenizer.encode_template(&asked)?, Some(messages[last].content.clone()))
+            }
+            other => return Err(other.unlike("prompt, a prompt with its completion or a conversation")),
+        };
+        if ids.is_empty() {
+            return Err(Error::NothingLearned("its prompt is empty".to_owned()));
+        }
+        Ok(Question { ids, answer })
     }
 
     /// The ids that a model continues to answer a prompt.

@@ -55,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         optimizer: Optimizer { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, int8: false },
         schedule: Schedule { peak, warmup_steps: 100, steps: 2000, final_ratio: 0.1, decay: Decay::Cosine },
         method: Method::Language,
+        rewards: Vec::new(),
         distillation: None,
         order: Order::Shuffled,
         lora: None,

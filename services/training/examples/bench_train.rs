@@ -92,6 +92,7 @@ fn spec(config: Config, steps: u64, (batch_size, sequence_length): (usize, usize
         optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, int8: false },
         schedule: Schedule { peak: 1e-4, warmup_steps: 0, steps, final_ratio: 1.0, decay: Decay::Constant },
         method: Method::Language,
+        rewards: Vec::new(),
         distillation: None,
         order: Order::Sequential,
         lora: None,

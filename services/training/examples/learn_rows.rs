@@ -2,10 +2,12 @@
 //!
 //!     learn_rows CASE.json
 //!
-//! The case names a `base` model, `rows` (`{"inputs", "targets"}`, `{"chosen": {..}, "rejected": {..}}`, or with `"label"`), a
+//! The case names a `base` model, `rows` (`{"inputs", "targets"}`, `{"chosen": {..}, "rejected": {..}}`, with `"label"`, or `{"prompt"}`), a
 //! `spec` (a TrainingSpec in protobuf's JSON), optionally an `adapter` whose weights are the start, a `teacher`, and an `output` folder.
+//! Answers that were drawn to prompts are printed with the step, so that a peer can learn from the same ones.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use prost::Message as _;
@@ -13,7 +15,10 @@ use prost_reflect::DynamicMessage;
 use serde::Deserialize;
 use tidemill_models::{ADAPTER_WEIGHTS_FILE, read_config, restore_weights};
 use tidemill_proto::r#type::v1::TrainingSpec;
-use tidemill_training::learning::{Data, Row, Rows, Sequence, Spec, Start, Train, Trainer, Validation, World};
+use tidemill_text::Tokenizer;
+use tidemill_training::learning::{
+    Data, Judge, Prompt, Rewards, Row, Rows, Sequence, Spec, Start, Train, Trainer, Validation, Verdict, World,
+};
 
 #[derive(Deserialize)]
 struct Case {
@@ -33,12 +38,28 @@ enum Example {
     Pair { chosen: Ids, rejected: Ids },
     Judged { inputs: Box<[u32]>, targets: Box<[i32]>, label: bool },
     Answer(Ids),
+    Prompt { prompt: Box<[u32]> },
 }
 
 #[derive(Deserialize)]
 struct Ids {
     inputs: Box<[u32]>,
     targets: Box<[i32]>,
+}
+
+/// Judges as a job does, and takes notes.
+struct Noting {
+    rewards: Rewards,
+    notes: Arc<Mutex<Vec<serde_json::Value>>>,
+}
+
+impl Judge for Noting {
+    fn judge(&self, prompt: &Prompt, answer: &[u32]) -> tidemill_training::learning::Result<Verdict> {
+        let verdict = self.rewards.judge(prompt, answer)?;
+        let note = serde_json::json!({"prompt": prompt.ids, "answer": answer, "reward": verdict.reward});
+        self.notes.lock().expect("one thread takes notes").push(note);
+        Ok(verdict)
+    }
 }
 
 fn main() -> Result<()> {
@@ -54,8 +75,15 @@ fn main() -> Result<()> {
     let rows = Rows::new(rows, spec.order, spec.seed, spec.sequence_length)?;
     let data = Data { train: Train::Rows(rows), validation: Validation::None };
     tidemill_torch::process::set_threads(std::env::var("THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(1));
+    let (rewards, notes) = (spec.rewards.clone(), Arc::default());
     let mut trainer =
         Trainer::new(spec, String::new(), data, Start::From(&case.base), tch::Device::Cpu, World::alone())?;
+    if !rewards.is_empty() {
+        let tokenizer = Tokenizer::from_bytes(&std::fs::read(case.base.join("tokenizer.json"))?)?;
+        let ends = tokenizer.end_of_text().into_iter().collect();
+        let rewards = Rewards::new(&rewards, tokenizer)?;
+        trainer = trainer.with_judge(Noting { rewards, notes: Arc::clone(&notes) }, ends);
+    }
     if let Some(teacher) = &case.teacher {
         trainer = trainer.with_teacher(tidemill_models::load(teacher, tch::Device::Cpu)?)?;
     }
@@ -64,9 +92,11 @@ fn main() -> Result<()> {
     }
     while !trainer.is_finished() {
         let step = trainer.step()?;
-        let figures =
-            serde_json::json!({"loss": step.loss, "gradient_norm": step.gradient_norm, "figures": step.figures});
-        println!("{figures}");
+        let answers = std::mem::take(&mut *notes.lock().expect("one thread takes notes"));
+        let line = serde_json::json!({
+            "loss": step.loss, "gradient_norm": step.gradient_norm, "figures": step.figures, "answers": answers
+        });
+        println!("{line}");
     }
     export(trainer, &case.base, &case.output, case.merge)
 }
@@ -81,6 +111,7 @@ fn row(example: Example) -> Row {
     match example {
         Example::Answer(ids) => Row::Answer(sequence(ids)),
         Example::Pair { chosen, rejected } => Row::Pair([sequence(chosen), sequence(rejected)]),
+        Example::Prompt { prompt } => Row::Prompt(Prompt { ids: prompt, answer: None }),
         Example::Judged { inputs, targets, label } => {
             let prompt = 1 + targets.iter().take_while(|target| **target < 0).count();
             Row::Judged { sequence: Sequence { inputs, targets }, prompt, good: label }

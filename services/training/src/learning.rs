@@ -4,6 +4,7 @@
 
 mod average;
 mod checkpoint;
+mod drawn;
 mod error;
 mod history;
 mod loader;
@@ -11,6 +12,7 @@ mod muon;
 mod objective;
 mod optimizer;
 mod plot;
+mod rewards;
 mod rows;
 mod schedule;
 mod spec;
@@ -21,13 +23,15 @@ mod world;
 mod tests;
 
 pub use checkpoint::{Checkpoint, OPTIMIZER_FILE, STATE_FILE};
+pub use drawn::{Judge, ScaleRewards, Verdict};
 pub use error::{Error, Result};
 pub use history::{History, Point};
 pub use loader::{Packed, Samples, Train};
-pub use objective::{Distillation, Method, PreferenceLoss};
+pub use objective::{Distillation, Grouped, GroupedLoss, Method, PreferenceLoss};
 pub use plot::loss_plot;
-pub use rows::{Order, Row, Rows, Sequence};
+pub use rewards::{Reward, Rewards, Rule};
+pub use rows::{Order, Prompt, Row, Rows, Sequence};
 pub use schedule::{Decay, Schedule};
-pub use spec::{Optimizer, Precision, Spec, config_of, method_of};
+pub use spec::{Optimizer, Precision, Spec, config_of, method_of, rewards_of};
 pub use trainer::{Data, Start, StepReport, Trainer, Validation};
 pub use world::World;

@@ -164,8 +164,8 @@ fn check_dataset(job: &TrainingJob, field: &str, dataset: &Manifest, wrong: &mut
 pub(crate) fn check_method(method: Option<&Method>, row_type: RowType) -> Result<(), String> {
     let (fits, wanted) = match method {
         None => {
-            let text = "is required for a dataset of rows: supervised_fine_tuning, direct_preference_optimization or \
-                        kahneman_tversky_optimization";
+            let text = "is required for a dataset of rows: supervised_fine_tuning, direct_preference_optimization, \
+                        kahneman_tversky_optimization or group_relative_policy_optimization";
             return Err(text.to_owned());
         }
         Some(Method::SupervisedFineTuning(_)) => {
@@ -176,6 +176,10 @@ pub(crate) fn check_method(method: Option<&Method>, row_type: RowType) -> Result
             (row_type == RowType::Preference, "pairs of a chosen and a rejected answer")
         }
         Some(Method::KahnemanTverskyOptimization(_)) => (row_type == RowType::Judged, "judged answers"),
+        Some(Method::GroupRelativePolicyOptimization(_)) => {
+            let fits = matches!(row_type, RowType::Prompt | RowType::PromptCompletion | RowType::Conversation);
+            (fits, "prompts, prompts with completions, or conversations")
+        }
     };
     if fits { Ok(()) } else { Err(format!("learns {wanted}, and the dataset's rows are of type {row_type:?}")) }
 }

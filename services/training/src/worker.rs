@@ -21,7 +21,7 @@ pub(crate) use assignment::Assignment;
 pub(crate) use publish::{history_reference, plot_reference};
 
 use crate::error::{Error, Result};
-use crate::learning::{Spec, Start, Trainer, World};
+use crate::learning::{Method, Rewards, Spec, Start, Trainer, World};
 use pace::Pace;
 use ranks::{Children, Place};
 use saver::Saver;
@@ -29,6 +29,10 @@ use snapshots::Snapshots;
 
 /// Checkpoints kept besides the last, where the spec does not say.
 const KEPT: usize = 2;
+
+/// What the log says when no answer of a step was better than another to its prompt.
+const NOTHING_TAUGHT: &str = "all answers to each prompt were rewarded alike, which teaches nothing; if this goes on, look at the rewards, \
+                              at temperature and at num_generations";
 
 /// A worker process from its beginning to its exit code.
 pub fn worker_main() -> i32 {
@@ -143,6 +147,7 @@ impl Run<'_> {
         let mut saved = trainer.steps_done();
         let gpu = if device.device.is_cuda() { gpu::Gpu::first() } else { None };
         let mut pace = Pace::new(self.spec.steps, saved, ranks, gpu);
+        let mut was_idle = false;
         while !trainer.is_finished() {
             // Signals are seen while we wait.
             tokio::task::yield_now().await;
@@ -157,6 +162,11 @@ impl Run<'_> {
             let step = trainer.step()?;
             if leads {
                 pace.step(&step);
+                let idle = step.figures.get("frac_reward_zero_std") == Some(&1.0);
+                if idle && !was_idle {
+                    tracing::warn!(step = step.step, "{NOTHING_TAUGHT}");
+                }
+                was_idle = idle;
             }
             if let Some(loss) = step.validation_loss {
                 tracing::info!(step = step.step, loss = step.loss, validation_loss = loss, "validated");
@@ -195,7 +205,11 @@ impl Run<'_> {
         let mixed = job.mixed_datasets.iter().map(|more| format!(" {} {}", more.weight, more.dataset_digest));
         let datasets = job.dataset_digest.clone() + &mixed.collect::<String>();
         let run_digest = self.spec.digest(&datasets, &job.base_model_digest, teacher);
-        let trainer = Trainer::new(self.spec.clone(), run_digest, data, start, device, world.clone())?;
+        let mut trainer = Trainer::new(self.spec.clone(), run_digest, data, start, device, world.clone())?;
+        if matches!(self.spec.method, Method::Grouped(_)) {
+            let judge = Rewards::new(&self.spec.rewards, self.inputs.tokenizer.clone())?;
+            trainer = trainer.with_judge(judge, self.inputs.ends.clone());
+        }
         let Some((_, folder)) = &self.inputs.teacher else { return Ok(trainer) };
         let mut teacher = tidemill_models::load(folder, device).map_err(crate::learning::Error::from)?;
         teacher.merge_adapter().map_err(crate::learning::Error::from)?;

@@ -156,3 +156,33 @@ fn every_row_that_a_dataset_holds_is_a_lesson() {
         assert_eq!(same, example.row_type().as_str());
     }
 }
+
+#[test]
+fn a_question_is_what_comes_before_the_answer_whatever_the_type_of_row() {
+    let model = Model::new();
+    let (supervisor, answer) = (model.supervisor(1000), Some("The sky".to_owned()));
+    let asked = |row| supervisor.question(&lesson(row)).unwrap();
+    let text = |question: &Question| {
+        let names = question.ids.iter().map(|id| match model.tokenizer.is_special(*id) {
+            true => model.tokenizer.token(*id).unwrap(),
+            false => model.tokenizer.decode(&[*id]).unwrap(),
+        });
+        names.collect::<String>()
+    };
+    let plain = asked(json!({"prompt": "Hello ", "answer": "The sky"}));
+    assert_eq!((text(&plain).as_str(), &plain.answer), ("Hello ", &answer));
+    assert_eq!(plain, asked(json!({"prompt": "Hello ", "completion": "The sky"})));
+    assert_eq!(asked(json!({"prompt": "Hello "})).answer, None);
+
+    let turns = asked(json!({"prompt": [turn("user", "Hello")], "completion": [turn("assistant", "The sky")]}));
+    let expected = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!((text(&turns).as_str(), &turns.answer), (expected, &answer));
+    let messages = json!([turn("user", "Hello"), turn("assistant", "The sky"), turn("user", "?")]);
+    assert_eq!(turns, asked(json!({"messages": messages})));
+
+    let refused = |row| supervisor.question(&lesson(row)).unwrap_err().to_string();
+    assert!(refused(json!({"messages": [turn("user", "Hello")]})).contains("no turn of the assistant"));
+    assert!(refused(json!({"prompt": "", "completion": "x"})).contains("prompt is empty"));
+    let preference = json!({"prompt": "a", "chosen": "b", "rejected": "c"});
+    assert!(refused(preference).starts_with("the row is a preference"));
+}

@@ -16,7 +16,7 @@ pub(super) fn check(training: &TrainingSpec, has_base: bool, rows: bool, wrong: 
         "it is required: rows are learned in the tokens and the chat template of a model".to_owned()
     });
     wrong.unless(rows == training.method.is_some(), "training", || {
-        let methods = "supervised_fine_tuning, direct_preference_optimization, kahneman_tversky_optimization";
+        let methods = "supervised_fine_tuning, direct_preference_optimization, kahneman_tversky_optimization, group_relative_policy_optimization";
         if rows {
             format!("say how rows are learned: {methods}")
         } else {

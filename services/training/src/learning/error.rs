@@ -43,6 +43,9 @@ pub enum Error {
     /// The model cannot be read, written or run.
     #[error(transparent)]
     Model(#[from] tidemill_models::Error),
+    /// An answer cannot be read as text.
+    #[error(transparent)]
+    Text(#[from] tidemill_text::Error),
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] tidemill_torch::Error),

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 use tidemill_dataset::{Mixture, Sampler, Tokens};
 use tidemill_models::{Attention, Documents, IGNORED};
 
-use super::{Result, Rows};
+use super::{Prompt, Result, Rows, drawn::Drawn, rows::no_prompts};
 
 /// Samples of one length by position, counted over all epochs.
 pub trait Samples: Send {
@@ -77,6 +77,8 @@ pub(super) struct Laid {
     pub(super) labels: Vec<bool>,
     /// Of judged answers: each prompt with the answer of another row.
     pub(super) mismatched: Option<Box<MicroBatch>>,
+    /// Of answers that the model drew: how each compares with its group.
+    pub(super) drawn: Option<Drawn>,
 }
 
 impl MicroBatch {
@@ -106,6 +108,7 @@ impl MicroBatch {
             supervised,
             labels: Vec::new(),
             mismatched: None,
+            drawn: None,
         };
         let supervised = laid.supervised.iter().sum();
         Ok(Self { inputs_bt: row(&inputs)?, targets_bt: row(&targets)?, supervised, documents: Some(laid) })
@@ -131,6 +134,9 @@ impl Laid {
     }
 }
 
+/// Prompts, each with its position in the run.
+pub(super) type Placed<'a> = Vec<(u64, &'a Prompt)>;
+
 /// Cuts steps into micro-batches.
 pub(super) struct Loader {
     pub(super) train: Train,
@@ -144,9 +150,22 @@ pub(super) struct Loader {
 impl Loader {
     /// The micro-batches, and their numbers, that a rank of `size` has in the step that follows `done` steps.
     pub(super) fn step(&self, done: u64, rank: usize, size: usize) -> Result<Vec<(u64, MicroBatch)>> {
-        let first = done * (self.batch_size * self.micro_batches) as u64;
-        let micro = |index: usize| Ok((index as u64, self.micro(first + (index * self.batch_size) as u64)?));
-        (rank..self.micro_batches).step_by(size).map(micro).collect()
+        self.places(done, rank, size).map(|(index, position)| Ok((index, self.micro(position)?))).collect()
+    }
+
+    /// The prompts of the same micro-batches, each with its position, where answers are to be drawn.
+    pub(super) fn prompts(&self, done: u64, rank: usize, size: usize) -> Result<Vec<(u64, Placed<'_>)>> {
+        let prompts = |(index, position): (u64, u64)| match &self.train {
+            Train::Rows(rows) => Ok((index, rows.prompts(position, self.batch_size)?)),
+            Train::Windows(_) => Err(no_prompts()),
+        };
+        self.places(done, rank, size).map(prompts).collect()
+    }
+
+    /// Numbers of micro-batches, and where each begins.
+    fn places(&self, done: u64, rank: usize, size: usize) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let (batch_size, count) = (self.batch_size as u64, self.micro_batches as u64);
+        (rank as u64..count).step_by(size).map(move |index| (index, (done * count + index) * batch_size))
     }
 
     fn micro(&self, position: u64) -> Result<MicroBatch> {

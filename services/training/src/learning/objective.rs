@@ -1,6 +1,7 @@
 //! What a batch teaches, by method. Definitions and normalisers are TRL's, so that its losses can be compared number by number.
 
 mod distilled;
+mod grouped;
 mod judged;
 mod preference;
 
@@ -11,7 +12,12 @@ use tch::{Kind, Tensor, no_grad};
 use tidemill_models::Model;
 use tidemill_torch::autocast;
 
-use super::{Precision, Result, loader::MicroBatch};
+use super::{
+    Precision, Result,
+    loader::{Laid, MicroBatch},
+};
+
+pub use grouped::{Grouped, GroupedLoss};
 
 /// How rows or tokens teach.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -42,6 +48,8 @@ pub enum Method {
         /// Weight of bad answers.
         undesirable_weight: f64,
     },
+    /// GRPO, on answers that the model draws.
+    Grouped(Grouped),
 }
 
 /// A loss on the difference of log-ratios.
@@ -68,7 +76,16 @@ pub struct Distillation {
 impl Method {
     /// Whether it compares with the model as it was.
     pub fn needs_reference(self) -> bool {
-        matches!(self, Self::Preference { .. } | Self::Judged { .. })
+        match self {
+            Self::Preference { .. } | Self::Judged { .. } => true,
+            Self::Grouped(constants) => constants.beta > 0.0,
+            _ => false,
+        }
+    }
+
+    /// Updates with the batches of one step.
+    pub(super) fn iterations(self) -> u64 {
+        if let Self::Grouped(constants) = self { constants.num_iterations as u64 } else { 1 }
     }
 
     /// What the losses of a batch are divided by, together with those of all batches of a step: tokens, pairs or answers.
@@ -76,6 +93,7 @@ impl Method {
         match (self, &batch.documents) {
             (Self::Preference { .. }, Some(laid)) => laid.supervised.len() / 2,
             (Self::Judged { .. }, Some(laid)) => laid.supervised.len(),
+            (Self::Grouped(constants), Some(laid)) => constants.weight(batch, laid),
             _ => batch.supervised,
         }
     }
@@ -111,6 +129,9 @@ impl Learner<'_> {
             (Method::Judged { beta, desirable_weight, undesirable_weight }, Some(laid)) => {
                 judged::outcome(self, batch, laid, beta, [undesirable_weight, desirable_weight])
             }
+            (Method::Grouped(constants), Some(laid @ Laid { drawn: Some(drawn), .. })) => {
+                grouped::outcome(self, batch, laid, drawn, constants)
+            }
             _ => {
                 let sum = self.in_precision(|| {
                     self.model.loss_sum(&batch.inputs_bt, &batch.targets_bt, batch.attention(), self.z_loss)
@@ -120,10 +141,12 @@ impl Learner<'_> {
         }
     }
 
-    /// Log-probabilities of each token's target, [time].
-    fn log_probabilities(&self, model: &Model, batch: &MicroBatch) -> Result<Tensor> {
-        let losses =
-            self.in_precision(|| model.token_losses(&batch.inputs_bt, &batch.targets_bt, batch.attention()))?;
+    /// Log-probabilities of each token's target, [time]; of answers that were drawn, in the distribution that they were drawn from.
+    pub(super) fn log_probabilities(&self, model: &Model, batch: &MicroBatch) -> Result<Tensor> {
+        let temperature = if let Method::Grouped(constants) = self.method { constants.temperature } else { 1.0 };
+        let losses = self.in_precision(|| {
+            model.token_losses_at(&batch.inputs_bt, &batch.targets_bt, batch.attention(), temperature)
+        })?;
         Ok(losses.f_neg()?)
     }
 

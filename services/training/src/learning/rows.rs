@@ -3,7 +3,10 @@
 use tch::Device;
 use tidemill_dataset::{Mixture, Sampler};
 
-use super::{Error, Result, loader::MicroBatch};
+use super::{
+    Error, Result,
+    loader::{MicroBatch, Placed},
+};
 
 /// One row, as ids and the id to predict after each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,17 @@ pub enum Row {
         /// Whether it is good.
         good: bool,
     },
+    /// A prompt whose answers are drawn and rewarded.
+    Prompt(Prompt),
+}
+
+/// A prompt, and what a right answer to it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// The ids that an answer continues; at least one.
+    pub ids: Box<[u32]>,
+    /// The reference that answers are compared with, where there is one.
+    pub answer: Option<Box<str>>,
 }
 
 /// Ids, and what is to follow each: an id, or [`tidemill_models::IGNORED`].
@@ -97,6 +111,11 @@ impl Rows {
         batch(&rows, self.longest, device)
     }
 
+    /// The prompts from a position on, each with its position.
+    pub(super) fn prompts(&self, position: u64, count: usize) -> Result<Placed<'_>> {
+        (position..position + count as u64).map(|at| Ok((at, self.row(at).prompt()?))).collect()
+    }
+
     /// All rows in their own order, so many at a time.
     pub(super) fn measured(&self, count: usize) -> impl Iterator<Item = Vec<&Row>> {
         self.parts.iter().flat_map(move |part| part.rows.chunks(count)).map(|rows| rows.iter().collect())
@@ -119,6 +138,8 @@ fn batch(rows: &[&Row], longest: usize, device: Device) -> Result<MicroBatch> {
                 documents.push(sequence.parts());
                 labels.push(*good);
             }
+            // A prompt alone teaches nothing: its answers are drawn first.
+            Row::Prompt(_) => {}
         }
     }
     let mut batch = MicroBatch::documents(&documents, device)?;
@@ -152,6 +173,21 @@ fn mismatched(rows: &[&Row], longest: usize) -> Vec<Sequence> {
         Sequence { inputs: ids[..last].into(), targets: targets.collect() }
     };
     (0..judged.len()).map(mix).collect()
+}
+
+impl Row {
+    pub(super) fn prompt(&self) -> Result<&Prompt> {
+        match self {
+            Self::Prompt(prompt) => Ok(prompt),
+            _ => Err(no_prompts()),
+        }
+    }
+}
+
+/// The error of a method that draws answers, and has nothing to answer.
+pub(super) fn no_prompts() -> Error {
+    let problem = "draws answers to prompts, and the dataset holds none".to_owned();
+    Error::Spec { field: "group_relative_policy_optimization", problem }
 }
 
 const IGNORED: i32 = tidemill_models::IGNORED as i32;

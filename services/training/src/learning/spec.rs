@@ -1,5 +1,7 @@
 //! What to learn and how, with every default filled in.
 
+mod grouped;
+
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tidemill_models::{Activation, Config, Gpt2Config, LlamaConfig, LlamaMember, LoraConfig, Rope};
@@ -9,7 +11,9 @@ use tidemill_proto::r#type::v1::{
     Architecture, Lora, Schedule as ScheduleSpec, TrainingSpec, adam_w, architecture, lora, training_spec,
 };
 
-use super::{Decay, Distillation, Error, Method, Order, PreferenceLoss, Result, Schedule};
+use super::{Decay, Distillation, Error, Method, Order, PreferenceLoss, Result, Reward, Schedule};
+
+pub use grouped::rewards_of;
 
 /// A training run. Together with its data and base model it determines the weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +32,8 @@ pub struct Spec {
     pub sequence_length: usize,
     /// How rows or tokens teach.
     pub method: Method,
+    /// What answers are rewarded for, for methods that draw them.
+    pub rewards: Vec<Reward>,
     /// The teacher that is followed, for methods that learn tokens.
     pub distillation: Option<Distillation>,
     /// The order of rows.
@@ -104,6 +110,7 @@ impl Spec {
             muon: spec.muon.as_ref().map(|muon| or(muon.momentum, 0.95)),
             schedule: schedule_of(&spec.schedule.unwrap_or_default(), optimizer.learning_rate, steps),
             method: method_of(spec.method.as_ref()),
+            rewards: rewards_of(spec.method.as_ref()),
             distillation: spec.distillation.as_ref().map(|asked| Distillation {
                 temperature: or(asked.temperature, 1.0),
                 weight: asked.weight.unwrap_or(1.0),
@@ -175,7 +182,11 @@ impl Spec {
             let text = "a quantised base is not trained itself: only an adapter learns beside it".to_owned();
             return spec("lora.quantization", text);
         }
-        if self.distillation.is_some() && self.method.needs_reference() {
+        if let Method::Grouped(constants) = self.method {
+            constants.check(self)?;
+        }
+        let compares = self.method.needs_reference() || matches!(self.method, Method::Grouped(_));
+        if self.distillation.is_some() && compares {
             let text = "a teacher is followed token by token: not with a method that compares answers".to_owned();
             return spec("distillation", text);
         }
@@ -197,6 +208,7 @@ impl Spec {
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "method": self.method,
+            "rewards": self.rewards,
             "distillation": self.distillation,
             "order": self.order == Order::Sequential,
             "lora": self.lora.as_ref().map(|lora| format!("{lora:?}")),
@@ -288,6 +300,7 @@ pub fn method_of(method: Option<&training_spec::Method>) -> Method {
             desirable_weight: or(spec.desirable_weight, 1.0),
             undesirable_weight: or(spec.undesirable_weight, 1.0),
         },
+        Some(training_spec::Method::GroupRelativePolicyOptimization(spec)) => Method::Grouped(grouped::of(spec)),
     }
 }
 

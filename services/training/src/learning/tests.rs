@@ -1,3 +1,4 @@
+mod grouped;
 mod memory;
 mod ranks;
 
@@ -64,6 +65,7 @@ fn spec(config: Config, accumulation: usize, precision: Precision) -> Spec {
         optimizer: Optimizer { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, int8: false },
         schedule: Schedule { peak: 1e-2, warmup_steps: 5, steps: 40, final_ratio: 0.1, decay: Decay::Cosine },
         method: Method::Language,
+        rewards: Vec::new(),
         distillation: None,
         order: Order::Shuffled,
         lora: None,

@@ -1,5 +1,7 @@
 //! The training loop, one step at a time: the caller decides when to save, report and stop.
 
+mod gradients;
+mod rollout;
 mod validation;
 
 use std::{
@@ -16,10 +18,13 @@ use tidemill_torch::{process, ranks::Buckets};
 use super::{
     Error, History, Packed, Point, Result, Rows, Spec, Train, World,
     average::Average,
+    drawn::Figures,
     loader::{Loader, Mixed},
     objective::Learner,
     optimizer::Optimizer,
 };
+use gradients::means;
+use rollout::Rollouts;
 
 /// What is learned from.
 pub struct Data {
@@ -71,9 +76,9 @@ pub struct StepReport {
     pub step: u64,
     /// Mean loss over its supervised tokens (nats), pairs or answers.
     pub loss: f64,
-    /// Figures of the method: rewards of preferences.
+    /// Figures of the method: rewards of preferences, or of answers that were drawn.
     pub figures: BTreeMap<String, f64>,
-    /// Mean loss on the validation split, where it was due.
+    /// Mean loss on the validation split, where it was due; where answers are rewarded, their mean reward with the sign changed.
     pub validation_loss: Option<f64>,
     /// Norm of the gradients before clipping.
     pub gradient_norm: f64,
@@ -83,7 +88,7 @@ pub struct StepReport {
     pub tokens: usize,
     /// Wall time, without validation.
     pub seconds: f64,
-    /// Of it, the time to make batches.
+    /// Of it, the time to make batches: to draw and judge answers too.
     pub load_seconds: f64,
     /// Of it, the time to clip and update, and to share what was updated.
     pub update_seconds: f64,
@@ -101,6 +106,7 @@ pub struct Trainer {
     /// The model as it was, for methods that compare with it; absent where the model without its adapter is that.
     reference: Option<Model>,
     teacher: Option<Model>,
+    rollouts: Option<Rollouts>,
     pub(super) optimizer: Optimizer,
     average: Option<Average>,
     pub(super) step: u64,
@@ -172,6 +178,7 @@ impl Trainer {
             },
             reference,
             teacher: None,
+            rollouts: None,
             optimizer,
             average,
             step: 0,
@@ -230,7 +237,7 @@ impl Trainer {
             let problem = "the run was begun without its teacher".to_owned();
             return Err(Error::Spec { field: "distillation", problem });
         }
-        let batches = self.loader.step(self.step, self.world.rank(), self.world.size())?;
+        let batches = self.batches()?;
         let load_seconds = began.elapsed().as_secs_f64();
         let read: usize = batches.iter().map(|(_, batch)| batch.inputs_bt.numel()).sum();
         let own: usize = batches.iter().map(|(_, batch)| self.spec.method.weight(batch)).sum();
@@ -240,37 +247,23 @@ impl Trainer {
         if weight == 0.0 || tokens == 0 {
             return Err(Error::NothingSupervised { step: self.step });
         }
-        let mut loss = 0.0;
-        let mut sums: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
-        for (nth, (index, batch)) in batches.iter().enumerate() {
-            // What is dropped depends on seed and place alone: a run that resumes here drops the same.
-            tch::manual_seed(draw(self.spec.seed, self.step, *index));
-            let outcome = self.learner().outcome(batch)?;
-            // Normalised by what all micro-batches of all ranks hold: how a step is cut does not change what it learns.
-            let part = outcome.loss.f_div_scalar(weight)?;
-            if let Some(buckets) = self.buckets.as_ref().filter(|_| nth + 1 == batches.len()) {
-                buckets.prepare(&part)?;
-            }
-            part.f_backward()?;
-            loss += part.f_double_value(&[])?;
-            for (name, (sum, count)) in outcome.figures {
-                let all = sums.entry(name).or_default();
-                *all = (all.0 + sum, all.1 + count);
-            }
-        }
-        let loss = self.summed(loss, &mut sums)?;
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { what: "the loss", step: self.step, value: loss });
-        }
         let learning_rate = self.spec.schedule.rate(self.step);
-        let updating = Instant::now();
-        let gradient_norm = self.optimizer.update(self.step, learning_rate, self.spec.clip_norm)?;
-        if let Some(average) = &mut self.average {
-            average.update(&self.model)?;
+        let iterations = self.spec.method.iterations();
+        let (mut loss, mut gradient_norm, mut update_seconds) = (0.0, 0.0, 0.0);
+        let mut sums = Figures::new();
+        for iteration in 0..iterations {
+            loss += self.gradients(&batches, weight, &mut sums)? / iterations as f64;
+            let updating = Instant::now();
+            let done = self.step * iterations + iteration;
+            gradient_norm = self.optimizer.update(done, learning_rate, self.spec.clip_norm)?;
+            if let Some(average) = &mut self.average {
+                average.update(&self.model)?;
+            }
+            update_seconds += updating.elapsed().as_secs_f64();
         }
         self.step += 1;
-        let (seconds, update_seconds) = (began.elapsed().as_secs_f64(), updating.elapsed().as_secs_f64());
-        let flops = counts[2] * self.model.flops_per_token(self.spec.sequence_length as i64);
+        let seconds = began.elapsed().as_secs_f64();
+        let flops = counts[2] * iterations as f64 * self.model.flops_per_token(self.spec.sequence_length as i64);
         let mut figures = means(sums, "");
         let due = self.step.is_multiple_of(self.spec.validate_every_steps) || self.is_finished();
         let validated = if due && self.world.rank() == 0 { self.measure()? } else { None };
@@ -325,16 +318,6 @@ impl Trainer {
         Ok(tidemill_models::save_adapter(&mut self.model, directory, base)?)
     }
 
-    /// Loss and figures of all ranks together.
-    fn summed(&self, loss: f64, sums: &mut BTreeMap<&'static str, (f64, f64)>) -> Result<f64> {
-        let figures = sums.values().flat_map(|(sum, count)| [*sum, *count]);
-        let all = self.world.sum(&std::iter::once(loss).chain(figures).collect::<Vec<_>>())?;
-        for (pair, all) in sums.values_mut().zip(all[1..].chunks_exact(2)) {
-            *pair = (all[0], all[1]);
-        }
-        Ok(all[0])
-    }
-
     pub(super) fn averages(&self) -> &[(String, Tensor)] {
         self.average.as_ref().map_or(&[], |average| &average.tensors)
     }
@@ -356,16 +339,4 @@ fn whole(directory: &Path, device: Device) -> Result<Model> {
     let mut model = tidemill_models::load(directory, device)?;
     model.merge_adapter()?;
     Ok(model)
-}
-
-/// Means of figures, with a prefix to their names.
-fn means(sums: BTreeMap<&'static str, (f64, f64)>, prefix: &str) -> BTreeMap<String, f64> {
-    let counted = sums.into_iter().filter(|(_, (_, count))| *count > 0.0);
-    counted.map(|(name, (sum, count))| (format!("{prefix}{name}"), sum / count)).collect()
-}
-
-/// The seed of one micro-batch.
-fn draw(seed: u64, step: u64, index: u64) -> i64 {
-    let key = [seed, step, index].map(u64::to_le_bytes).concat();
-    xxhash_rust::xxh3::xxh3_64(&key).cast_signed()
 }

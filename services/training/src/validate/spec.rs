@@ -1,5 +1,7 @@
 //! The rules of a TrainingSpec that need nothing but the spec itself.
 
+mod grouped;
+
 use tidemill_chassis::Fault;
 use tidemill_proto::r#type::v1::architecture::{self, Gpt2, Llama};
 use tidemill_proto::r#type::v1::schedule::Decay;
@@ -100,7 +102,7 @@ pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations)
         });
     }
     if let Some(method) = &spec.method {
-        check_method(method, spec.batch_size, wrong);
+        check_method(method, spec, wrong);
     }
     wrong.count("checkpoint_every_steps", spec.checkpoint_every_steps);
     wrong.count("validate_every_steps", spec.validate_every_steps);
@@ -119,7 +121,7 @@ fn check_lora(lora: &Lora, wrong: &mut Violations) {
     wrong.unless(known, "lora.quantization", || format!("{} is not a quantization", lora.quantization));
 }
 
-fn check_method(method: &Method, batch_size: i32, wrong: &mut Violations) {
+fn check_method(method: &Method, of: &TrainingSpec, wrong: &mut Violations) {
     match method {
         Method::SupervisedFineTuning(_) => {}
         Method::DirectPreferenceOptimization(spec) => {
@@ -134,10 +136,11 @@ fn check_method(method: &Method, batch_size: i32, wrong: &mut Violations) {
             for (field, value) in [("beta", spec.beta)].into_iter().chain(weights) {
                 wrong.range(&format!("{AT}.{field}"), value, 0.0, 1e6);
             }
-            wrong.unless(batch_size != 1, "batch_size", || {
+            wrong.unless(of.batch_size != 1, "batch_size", || {
                 "1 is too few for kahneman_tversky_optimization: each prompt is also paired with another row's answer".to_owned()
             });
         }
+        Method::GroupRelativePolicyOptimization(spec) => grouped::check(spec, of.sequence_length, wrong),
     }
 }
 

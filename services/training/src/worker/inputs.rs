@@ -24,6 +24,8 @@ pub(crate) struct Inputs {
     pub(crate) tokenizer_digest: String,
     /// The tokenizer.
     pub(crate) tokenizer: Tokenizer,
+    /// Tokens that end an answer, where rows are learned.
+    pub(crate) ends: Vec<u32>,
     /// What to learn from, and what to measure on meanwhile.
     pub(crate) material: Material,
     /// The model to start from, and its folder.
@@ -126,9 +128,9 @@ async fn of_dataset(artifacts: &Artifacts, job: &TrainingJob, dataset: Digest, b
                 return Err(Error::Unfit { field: "base_model_digest", reason });
             }
             let material = Material::Rows { train: vec![(read.train, 1.0)], validation: read.validation };
-            let (tokenizer, mixed) = (read.tokenizer, Vec::new());
+            let (tokenizer, ends, mixed) = (read.tokenizer, read.ends, Vec::new());
             let base = Some((digest, folder));
-            Ok(Inputs { dataset, mixed, tokenizer_digest, tokenizer, material, base, teacher: None, config })
+            Ok(Inputs { dataset, mixed, tokenizer_digest, tokenizer, ends, material, base, teacher: None, config })
         }
     }
 }
@@ -186,8 +188,8 @@ async fn of_tokens(
     };
     let tokenizer_digest = annotations.tokenizer_digest.clone();
     let base = base.map(|base| (base.digest, base.folder));
-    let mixed = Vec::new();
-    Ok(Inputs { dataset, mixed, tokenizer_digest, tokenizer, material, base, teacher: None, config })
+    let (mixed, ends) = (Vec::new(), Vec::new());
+    Ok(Inputs { dataset, mixed, tokenizer_digest, tokenizer, ends, material, base, teacher: None, config })
 }
 
 async fn shards(artifacts: &Artifacts, digest: &Digest, manifest: &Manifest, prefix: &str) -> Result<Vec<Bytes>> {

@@ -1,3 +1,4 @@
+mod grouped;
 mod more;
 mod ranks;
 pub(crate) mod world;

@@ -24,7 +24,7 @@ fn trainer_among(spec: &Spec, world: World) -> Trainer {
 }
 
 /// One global batch of 8, cut into (batch, accumulation, ranks).
-fn cut(base: &Spec, (batch_size, accumulation, ranks): (usize, usize, usize)) -> Spec {
+pub(super) fn cut(base: &Spec, (batch_size, accumulation, ranks): (usize, usize, usize)) -> Spec {
     Spec { batch_size, accumulation, ranks, ..base.clone() }
 }
 

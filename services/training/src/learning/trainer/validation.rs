@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tch::no_grad;
 use tidemill_dataset::Tokens;
 
-use super::{Trainer, Validation, means};
+use super::{Trainer, Validation, gradients::means};
 use crate::learning::{Method, Result, Rows, loader::MicroBatch, objective::Learner};
 
 /// Tokens that a measurement during training looks at: enough to steer by, little enough not to be felt.
@@ -16,7 +16,7 @@ const BATCH_TOKENS: usize = 1 << 12;
 const ROWS: usize = 128;
 
 /// A mean loss, and figures of the method.
-type Measured = (f64, BTreeMap<String, f64>);
+pub(super) type Measured = (f64, BTreeMap<String, f64>);
 
 impl Trainer {
     /// Mean loss (nats a token) over the first `most_tokens` of a validation stream, in whole windows; none without one.
@@ -32,7 +32,10 @@ impl Trainer {
         let measured = match &self.validation {
             Validation::None => Ok(None),
             Validation::Tokens(tokens) => self.stream(tokens, TOKENS).map(|loss| Some((loss, BTreeMap::new()))),
-            Validation::Rows(rows) => self.rows(rows).map(Some),
+            Validation::Rows(rows) => match self.spec.method {
+                Method::Grouped(constants) => self.rewarded(rows, constants).map(Some),
+                _ => self.rows(rows).map(Some),
+            },
         };
         self.model.set_dropout(true);
         measured

@@ -2,19 +2,22 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use tidemill_artifacts::{Artifacts, Digest, Manifest};
 use tidemill_dataset::{Document, RowType, Split};
 use tidemill_models::IGNORED;
 use tidemill_proto::training::v1::TrainingJob;
-use tidemill_text::{ChatFormat, Lesson, Supervised, Supervisor, Tokenizer};
+use tidemill_text::{ChatFormat, Lesson, Question, Supervised, Supervisor, Tokenizer};
 
 use crate::error::{Error, Result};
-use crate::learning::{Method, Row, Sequence, method_of};
+use crate::learning::{Grouped, Method, Prompt, Reward, Row, Sequence, method_of, rewards_of};
 use crate::validate;
 
 /// The rows of a dataset, and the tokenizer that made them.
 pub(super) struct Read {
     pub(super) tokenizer: Tokenizer,
+    /// Tokens that end an answer of the model.
+    pub(super) ends: Vec<u32>,
     pub(super) train: Vec<Row>,
     pub(super) validation: Vec<Row>,
 }
@@ -47,6 +50,8 @@ pub(super) async fn read(
         max_length: spec.map_or(0, |spec| spec.sequence_length.max(1) as usize) + 1,
         learn_prompts: matches!(method, Method::Supervised { learn_prompts: true }),
     };
+    let rewards = rewards_of(asked);
+    let ends = ends(&tokenizer, &chat, file(folder, "generation_config.json")?.as_deref());
     let mut splits = Vec::new();
     for split in [Split::Train, Split::Validation] {
         let mut rows = Vec::new();
@@ -54,13 +59,13 @@ pub(super) async fn read(
             let failed = |source| Error::Dataset { digest: dataset.to_string(), source };
             let bytes = artifacts.get_entry(dataset, path).await?;
             for document in tidemill_dataset::read_shard::<Document>(bytes, path).map_err(failed)? {
-                rows.push(row(&supervisor, method, &document.map_err(failed)?)?);
+                rows.push(row(&supervisor, method, &rewards, &document.map_err(failed)?)?);
             }
         }
         splits.push(rows);
     }
     let (validation, train) = (splits.pop().unwrap_or_default(), splits.pop().unwrap_or_default());
-    Ok(Read { tokenizer, train, validation })
+    Ok(Read { tokenizer, ends, train, validation })
 }
 
 fn paths(manifest: &Manifest, split: Split) -> Vec<&str> {
@@ -71,7 +76,21 @@ fn paths(manifest: &Manifest, split: Split) -> Vec<&str> {
     paths
 }
 
-fn row(supervisor: &Supervisor<'_>, method: Method, document: &Document) -> Result<Row> {
+/// The end of an answer, as the model's files name it in up to three places.
+fn ends(tokenizer: &Tokenizer, chat: &ChatFormat, generation_config: Option<&[u8]>) -> Vec<u32> {
+    let config: Value = generation_config.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+    let listed = match &config["eos_token_id"] {
+        Value::Array(ids) => ids.iter().collect(),
+        id => vec![id],
+    };
+    let listed = listed.into_iter().filter_map(|id| u32::try_from(id.as_u64()?).ok());
+    let mut ends: Vec<u32> = listed.chain(tokenizer.token_id(&chat.eos_token)).chain(tokenizer.end_of_text()).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}
+
+fn row(supervisor: &Supervisor<'_>, method: Method, rewards: &[Reward], document: &Document) -> Result<Row> {
     let unfit =
         |reason: String| Error::Unfit { field: "dataset_digest", reason: format!("row {}: {reason}", document.id) };
     let lesson: Lesson = serde_json::from_str(&document.text).map_err(|error| unfit(error.to_string()))?;
@@ -86,7 +105,31 @@ fn row(supervisor: &Supervisor<'_>, method: Method, document: &Document) -> Resu
             let prompt = 1 + supervised.targets.iter().take_while(|target| **target == IGNORED).count();
             Row::Judged { sequence: sequence(supervised), prompt, good }
         }
+        Method::Grouped(constants) => {
+            let question = supervisor.question(&lesson).map_err(text)?;
+            Row::Prompt(prompt(question, constants, rewards, supervisor.max_length).map_err(unfit)?)
+        }
     })
+}
+
+/// A prompt that leaves room for answers, with what they are compared with.
+fn prompt(
+    question: Question,
+    constants: Grouped,
+    rewards: &[Reward],
+    room: usize,
+) -> std::result::Result<Prompt, String> {
+    let (asked, longest) = (question.ids.len(), constants.max_completion_length);
+    if asked + longest > room {
+        return Err(format!(
+            "its prompt of {asked} tokens leaves no room for an answer of max_completion_length = {longest}; raise \
+             sequence_length, lower max_completion_length, or leave the row out"
+        ));
+    }
+    if let Some(problem) = rewards.iter().find_map(|reward| reward.rule.problem(question.answer.as_deref())) {
+        return Err(problem);
+    }
+    Ok(Prompt { ids: question.ids.into(), answer: question.answer.map(String::into_boxed_str) })
 }
 
 fn sequence(supervised: Supervised) -> Sequence {
