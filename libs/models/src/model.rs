@@ -2,6 +2,8 @@
 //!
 //! Shapes: b batch, t time, c width, v vocabulary.
 
+mod pair;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -18,6 +20,8 @@ use crate::{
     lora::{self, Lora, Values},
     t5::{Encoded, T5},
 };
+
+pub use pair::Pairs;
 
 /// Target that a loss skips.
 pub const IGNORED: i64 = -100;

@@ -68,7 +68,7 @@ fn bert(masked_lm: bool) -> Config {
     })
 }
 
-fn t5(gated: bool) -> Config {
+pub(crate) fn t5(gated: bool) -> Config {
     Config::T5(T5Config {
         vocab_size: 61,
         d_model: 32,

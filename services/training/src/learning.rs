@@ -2,11 +2,13 @@
 //!
 //! On one CPU with one number of threads and ranks the weights are a function of spec, data and base model, byte for byte.
 
+mod architecture;
 mod average;
 mod checkpoint;
 mod error;
 mod history;
 mod loader;
+mod masked;
 mod muon;
 mod objective;
 mod optimizer;
@@ -20,6 +22,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use architecture::config_of;
 pub use checkpoint::{Checkpoint, OPTIMIZER_FILE, STATE_FILE};
 pub use error::{Error, Result};
 pub use history::{History, Point};
@@ -28,6 +31,6 @@ pub use objective::{Distillation, Method, PreferenceLoss};
 pub use plot::loss_plot;
 pub use rows::{Order, Row, Rows, Sequence};
 pub use schedule::{Decay, Schedule};
-pub use spec::{Optimizer, Precision, Spec, config_of, method_of};
+pub use spec::{Optimizer, Precision, Spec, method_of};
 pub use trainer::{Data, Start, StepReport, Trainer, Validation};
 pub use world::World;

@@ -1,10 +1,14 @@
 use tidemill_proto::pipeline::v1::PipelineSpec;
 use tidemill_proto::pipeline::v1::pipeline_spec::Base;
 use tidemill_proto::pipeline::v1::pipeline_spec::base::Base as Which;
+use tidemill_proto::r#type::v1::architecture::{self, Bert};
 use tidemill_proto::r#type::v1::suite_spec::Baseline;
 use tidemill_proto::r#type::v1::threshold::Bound;
 use tidemill_proto::r#type::v1::training_spec::Method;
-use tidemill_proto::r#type::v1::{Recipe, RecordFormat, SupervisedFineTuning, Threshold, recipe, tokenizer_spec};
+use tidemill_proto::r#type::v1::{
+    Architecture, MaskedLanguageModeling, Recipe, RecordFormat, SequenceToSequence, SupervisedFineTuning, Threshold,
+    recipe, tokenizer_spec,
+};
 
 use crate::tests::sample;
 
@@ -72,6 +76,39 @@ fn rows_have_no_tokenizer_no_compressors_and_no_feedback() {
     let url = "https://data.example/a.tar.gz";
     let found = fields(|spec| spec.source.as_mut().unwrap().uri = url.to_owned());
     assert_eq!(found, ["spec.source.sha256"]);
+}
+
+#[test]
+fn an_encoder_learns_text_and_other_methods_rows() {
+    let encoder = |spec: &mut PipelineSpec| {
+        let training = spec.training.as_mut().unwrap();
+        training.method = Some(Method::MaskedLanguageModeling(MaskedLanguageModeling::default()));
+        let bert = Bert {
+            hidden_size: 64,
+            intermediate_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            max_position_embeddings: 128,
+        };
+        training.architecture = Some(Architecture { architecture: Some(architecture::Architecture::Bert(bert)) });
+    };
+    assert_eq!(fields(encoder), [""; 0]);
+    let both = fields(|spec| {
+        encoder(spec);
+        spec.training.as_mut().unwrap().method = Some(Method::SequenceToSequence(SequenceToSequence::default()));
+    });
+    assert_eq!(both, ["spec.training"]);
+    let pairs = fields(|spec| {
+        of_rows(spec);
+        spec.training.as_mut().unwrap().method = Some(Method::SequenceToSequence(SequenceToSequence::default()));
+    });
+    assert_eq!(pairs, [""; 0]);
+    let hidden_rows = fields(|spec| {
+        of_rows(spec);
+        spec.training.as_mut().unwrap().method =
+            Some(Method::MaskedLanguageModeling(MaskedLanguageModeling::default()));
+    });
+    assert_eq!(hidden_rows, ["spec.training"]);
 }
 
 type Change = fn(&mut PipelineSpec);

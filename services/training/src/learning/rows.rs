@@ -3,7 +3,10 @@
 use tch::Device;
 use tidemill_dataset::{Mixture, Sampler};
 
-use super::{Error, Result, loader::MicroBatch};
+use super::{
+    Error, Result,
+    loader::{MicroBatch, Sources},
+};
 
 /// One row, as ids and the id to predict after each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,13 @@ pub enum Row {
         prompt: usize,
         /// Whether it is good.
         good: bool,
+    },
+    /// A text to write of a source.
+    Sourced {
+        /// Ids that the encoder reads.
+        source: Box<[u32]>,
+        /// What the decoder reads, and what it should write.
+        text: Sequence,
     },
 }
 
@@ -81,6 +91,12 @@ impl Rows {
         Ok(Self { parts: parts.into_iter().map(part).collect::<Result<_>>()?, mixture, order, longest })
     }
 
+    /// Whether all rows have sources, or none has.
+    pub(super) fn have_sources(&self, wanted: bool) -> bool {
+        let mut rows = self.parts.iter().flat_map(|part| &part.rows);
+        rows.all(|row| matches!(row, Row::Sourced { .. }) == wanted)
+    }
+
     /// The row at a position.
     fn row(&self, position: u64) -> &Row {
         let (part, position) = self.mixture.place(position);
@@ -111,6 +127,7 @@ impl Rows {
 fn batch(rows: &[&Row], longest: usize, device: Device) -> Result<MicroBatch> {
     let mut documents: Vec<(&[u32], &[i32])> = Vec::new();
     let mut labels = Vec::new();
+    let mut sources: Vec<&[u32]> = Vec::new();
     for row in rows {
         match row {
             Row::Answer(sequence) => documents.push(sequence.parts()),
@@ -119,9 +136,18 @@ fn batch(rows: &[&Row], longest: usize, device: Device) -> Result<MicroBatch> {
                 documents.push(sequence.parts());
                 labels.push(*good);
             }
+            Row::Sourced { source, text } => {
+                documents.push(text.parts());
+                sources.push(source);
+            }
         }
     }
     let mut batch = MicroBatch::documents(&documents, device)?;
+    if !sources.is_empty()
+        && let Some(laid) = &mut batch.documents
+    {
+        laid.sources = Some(Sources::new(&sources, device)?);
+    }
     if !labels.is_empty()
         && let Some(laid) = &mut batch.documents
     {

@@ -1,3 +1,4 @@
+mod pairs;
 mod ranks;
 
 use std::{fs, path::Path};

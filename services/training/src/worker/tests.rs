@@ -1,4 +1,5 @@
 mod more;
+mod pairs;
 mod ranks;
 pub(crate) mod world;
 
