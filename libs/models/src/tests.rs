@@ -254,6 +254,7 @@ fn an_adapter_begins_as_nothing_learns_and_merges() {
         let mut model = Model::new(config, 3, Device::Cpu).unwrap();
         let outputs = |model: &Model| match model.config() {
             Config::T5(_) => model.forward_pair(&tokens(32), &tokens(32)).unwrap(),
+            Config::Bert(bert) if bert.masked_lm => model.forward(&tokens(32), Attention::Full).unwrap(),
             _ => model.states(&tokens(32), Attention::Full).unwrap(),
         };
         let before = tch::no_grad(|| outputs(&model));

@@ -111,7 +111,7 @@ pub(crate) async fn complete(
 fn encoded(model: &Model, ids: &[u32]) -> tidemill_models::Result<Tensor> {
     let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
     let source = Tensor::from_slice(&ids).f_unsqueeze(0)?.f_to_device(model.device())?;
-    tch::no_grad(|| model.encode(&source, Attention::Full))
+    model.encode(&source, Attention::Full)
 }
 
 fn next_logits(
@@ -120,7 +120,6 @@ fn next_logits(
     cache: &mut Cache,
     source: Option<&Tensor>,
 ) -> tidemill_models::Result<Vec<f32>> {
-    let _guard = tch::no_grad_guard();
     let input = Tensor::from_slice(ids).f_unsqueeze(0)?.f_to_device(model.device())?;
     let attention = Attention::Cached(cache);
     let logits = match source {

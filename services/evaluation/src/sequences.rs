@@ -86,7 +86,6 @@ fn batches<'a, 'b>(sequences: &'b [Sequence<'a>]) -> impl Iterator<Item = &'b [S
 }
 
 fn batch_losses(model: &Model, batch: &[Sequence<'_>]) -> tidemill_models::Result<Vec<Loss>> {
-    let _guard = tch::no_grad_guard();
     let laid = |part: fn(&Sequence<'_>) -> Vec<i64>| -> tidemill_models::Result<(Tensor, Vec<i64>)> {
         let parts: Vec<Vec<i64>> = batch.iter().map(part).collect();
         let ids = Tensor::f_from_slice(&parts.concat())?.f_unsqueeze(0)?.f_to_device(model.device())?;

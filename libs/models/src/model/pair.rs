@@ -54,20 +54,19 @@ mod tests {
 
     use super::*;
 
+    /// Source, text and targets.
+    type Ids<'a> = (&'a [i64], &'a [i64], &'a [i64]);
+
     #[test]
     fn pairs_laid_end_to_end_lose_what_each_loses_alone() {
         let model = Model::new(crate::tests::t5(true), 1, Device::Cpu).unwrap();
         let row = |ids: &[i64]| Tensor::from_slice(ids).unsqueeze(0);
-        let pairs: [(&[i64], &[i64], &[i64]); 2] =
-            [(&[5, 6, 7, 1], &[0, 9, 8], &[9, 8, 1]), (&[4, 1], &[0, 3], &[3, IGNORED])];
+        let pairs: [Ids<'_>; 2] = [(&[5, 6, 7, 1], &[0, 9, 8], &[9, 8, 1]), (&[4, 1], &[0, 3], &[3, IGNORED])];
         let documents = |lengths: &[i64]| Documents::new(lengths.to_vec(), Device::Cpu).unwrap();
-        let loss = |chosen: &[(&[i64], &[i64], &[i64])]| {
-            let joined = |part: fn(&(&[i64], &[i64], &[i64])) -> Vec<i64>| {
-                row(&chosen.iter().flat_map(part).collect::<Vec<_>>())
-            };
-            let lengths = |part: fn(&(&[i64], &[i64], &[i64])) -> usize| {
-                documents(&chosen.iter().map(|p| part(p) as i64).collect::<Vec<_>>())
-            };
+        let loss = |chosen: &[Ids<'_>]| {
+            let joined = |part: fn(&Ids<'_>) -> Vec<i64>| row(&chosen.iter().flat_map(part).collect::<Vec<_>>());
+            let lengths =
+                |part: fn(&Ids<'_>) -> usize| documents(&chosen.iter().map(|p| part(p) as i64).collect::<Vec<_>>());
             let (sources, texts, targets) =
                 (joined(|p| p.0.to_vec()), joined(|p| p.1.to_vec()), joined(|p| p.2.to_vec()));
             let (from, to) = (lengths(|p| p.0.len()), lengths(|p| p.1.len()));

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn the_text_is_shifted_behind_the_start_and_both_end_with_the_end() {
         let template = r#"{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"</s>","type_id":0}}],
-            "pair":[{"Sequence":{"id":"A","type_id":0}}],"special_tokens":{"</s>":{"id":"</s>","ids":[1],"tokens":["</s>"]}}}"#;
+            "pair":[{"Sequence":{"id":"A","type_id":0}},{"Sequence":{"id":"B","type_id":1}}],"special_tokens":{"</s>":{"id":"</s>","ids":[1],"tokens":["</s>"]}}}"#;
         for processor in ["null", template] {
             let tokenizer = tokenizer(processor);
             let made = sources(&tokenizer).sequence(&lesson("a b c", "c b")).unwrap();

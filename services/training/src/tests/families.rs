@@ -33,15 +33,15 @@ async fn a_method_that_is_not_for_the_base_is_refused_by_field() {
     let t5 = T5 { d_model: 32, d_kv: 8, d_ff: 64, num_layers: 1, num_heads: 4, ..T5::default() };
     let bert = model(&sandbox, "bert", architecture::Architecture::Bert(bert)).await;
     let t5 = model(&sandbox, "t5", architecture::Architecture::T5(t5)).await;
-    let guess = Method::MaskedLanguageModeling(MaskedLanguageModeling::default());
-    let write = Method::SequenceToSequence(SequenceToSequence::default());
-    let answer = Method::SupervisedFineTuning(SupervisedFineTuning::default());
+    let guess = || Method::MaskedLanguageModeling(MaskedLanguageModeling::default());
+    let write = || Method::SequenceToSequence(SequenceToSequence::default());
+    let answer = || Method::SupervisedFineTuning(SupervisedFineTuning::default());
     for (base, method, remedy) in [
         (&bert, None, "use masked_language_modeling"),
         (&t5, None, "use sequence_to_sequence"),
-        (&t5, Some(guess), "use sequence_to_sequence"),
-        (&bert, Some(write), "use masked_language_modeling"),
-        (&bert, Some(answer), "use masked_language_modeling"),
+        (&t5, Some(guess()), "use sequence_to_sequence"),
+        (&bert, Some(write()), "use masked_language_modeling"),
+        (&bert, Some(answer()), "use masked_language_modeling"),
     ] {
         let mut job = sandbox.job(TrainingSpec { architecture: None, method, ..spec() });
         job.base_model_digest.clone_from(base);
@@ -51,7 +51,8 @@ async fn a_method_that_is_not_for_the_base_is_refused_by_field() {
         assert!(told.iter().any(|(_, text)| text.contains(remedy)), "{fault}");
     }
     // An encoder that guesses is fine, whatever comes of it; a tokenizer has no place there.
-    let mut job = sandbox.job(TrainingSpec { architecture: None, method: Some(guess), sequence_length: 33, ..spec() });
+    let mut job =
+        sandbox.job(TrainingSpec { architecture: None, method: Some(guess()), sequence_length: 33, ..spec() });
     job.base_model_digest.clone_from(&bert);
     job.tokenizer_digest.clone_from(&bert);
     let fault = sandbox.create("", job).await.unwrap_err();

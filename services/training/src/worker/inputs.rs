@@ -141,7 +141,8 @@ async fn of_dataset(artifacts: &Artifacts, job: &TrainingJob, dataset: Digest, b
             let [train, validation] = read;
             let material = Material::Rows { train: vec![(train, 1.0)], validation };
             let (tokenizer, mixed) = (files.tokenizer, Vec::new());
-            let tokenizer_source = if base.is_none() { Some(job.tokenizer_digest.parse()?) } else { None };
+            let tokenizer_source: Option<Digest> =
+                if base.is_none() { Some(job.tokenizer_digest.parse()?) } else { None };
             let tokenizer_digest = match &base {
                 Some(base) => base.tokenizer_digest.clone(),
                 None => job.tokenizer_digest.clone(),
