@@ -103,7 +103,9 @@ impl Bert {
     }
 
     pub(crate) fn linears(&mut self) -> Vec<&mut Linear> {
-        self.blocks.iter_mut().flat_map(Block::linears).collect()
+        // PEFT adapts the head's own layer too; the products with the embedding are no layer.
+        let head = self.head.iter_mut().map(|head| &mut head.transform);
+        self.blocks.iter_mut().flat_map(Block::linears).chain(head).collect()
     }
 }
 

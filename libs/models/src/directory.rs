@@ -185,7 +185,8 @@ pub fn save_adapter(model: &mut Model, directory: &Path, base: &str) -> Result<(
     modules.sort();
     modules.dedup();
     let transposed = all.iter().any(|(_, transposed)| *transposed);
-    write_text(&directory.join(ADAPTER_CONFIG_FILE), &lora::write(&config, base, &modules, transposed))?;
+    let text = lora::write(&config, base, &modules, transposed, lora::task_type(model.config()));
+    write_text(&directory.join(ADAPTER_CONFIG_FILE), &text)?;
     write_tensors(&directory.join(ADAPTER_WEIGHTS_FILE), &model.disk_tensors()?)
 }
 

@@ -40,6 +40,6 @@ pub use directory::{
 };
 pub use error::{Error, Result};
 pub use lora::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, LoraConfig};
-pub use model::{IGNORED, Model};
+pub use model::{IGNORED, Model, Pairs};
 pub use parameter::Parameter;
 pub use weights::{read_tensors, write_tensors};

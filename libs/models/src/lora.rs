@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub use directory::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
-pub(crate) use directory::{read_config, write};
+pub(crate) use directory::{read_config, task_type, write};
 
 /// What PEFT puts before the names of a model's modules.
 const PREFIX: &str = "base_model.model.";

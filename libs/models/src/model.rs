@@ -3,6 +3,7 @@
 //! Shapes: b batch, t time, c width, v vocabulary.
 
 mod memory;
+mod pair;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -20,6 +21,8 @@ use crate::{
     lora::{self, Lora, Values},
     t5::{Encoded, T5},
 };
+
+pub use pair::Pairs;
 
 /// Target that a loss skips.
 pub const IGNORED: i64 = -100;

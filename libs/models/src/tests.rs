@@ -70,7 +70,7 @@ fn bert(masked_lm: bool) -> Config {
     })
 }
 
-fn t5(gated: bool) -> Config {
+pub(crate) fn t5(gated: bool) -> Config {
     Config::T5(T5Config {
         vocab_size: 61,
         d_model: 32,
@@ -256,6 +256,7 @@ fn an_adapter_begins_as_nothing_learns_and_merges() {
         let mut model = Model::new(config, 3, Device::Cpu).unwrap();
         let outputs = |model: &Model| match model.config() {
             Config::T5(_) => model.forward_pair(&tokens(32), &tokens(32)).unwrap(),
+            Config::Bert(bert) if bert.masked_lm => model.forward(&tokens(32), Attention::Full).unwrap(),
             _ => model.states(&tokens(32), Attention::Full).unwrap(),
         };
         let before = tch::no_grad(|| outputs(&model));

@@ -27,6 +27,11 @@ pub enum Error {
         /// How many ids there are.
         vocabulary_size: usize,
     },
+    /// Nothing says which token hides others from an encoder.
+    #[error(
+        "the tokenizer has no mask token{0}: name it as mask_token in tokenizer_config.json, or use a tokenizer of which [MASK] or <mask> is a special token"
+    )]
+    NoMaskToken(String),
     /// The library failed on valid input.
     #[error("tokenizing failed: {0}")]
     Failed(String),

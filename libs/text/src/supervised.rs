@@ -1,9 +1,13 @@
 //! A row of a prepared dataset as what a model learns from it: its ids, and at each place the token to predict, or none.
 //! Training and evaluation both call this, so that what is measured is what was learned.
 
+mod source;
+
 use serde::Deserialize;
 
 use crate::{ChatFormat, Error, Message, Tokenizer};
+
+pub use source::{Sourced, Sources};
 
 /// The target of a place where nothing is learned.
 pub const IGNORED: i64 = -100;

@@ -1,6 +1,7 @@
 //! One wrapper around Hugging Face's `tokenizers`: loading with caps, encoding documents and prompts, decoding.
 
 mod around;
+mod mask;
 mod spans;
 mod train;
 
@@ -26,7 +27,7 @@ const MAX_VOCABULARY: usize = 1 << 20;
 /// Longer texts are encoded in pieces: the library needs some 30 bytes of memory for each byte it encodes at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// What loaded tokenizers call the end of a text, most specific first.
-const END_NAMES: [&str; 6] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<|im_end|>"];
+const END_NAMES: [&str; 7] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<|im_end|>", "[SEP]"];
 
 /// Text to ids and back. Cheap to clone.
 #[derive(Clone)]
@@ -112,6 +113,12 @@ impl Tokenizer {
         self.inner.end_of_text
     }
 
+    /// The id that fills up a batch; none where the tokenizer has no such token.
+    #[must_use]
+    pub fn padding(&self) -> Option<u32> {
+        ["<pad>", "[PAD]"].iter().find_map(|name| self.token_id(name)).filter(|id| self.is_special(*id))
+    }
+
     /// The id of a token by its name in the vocabulary.
     #[must_use]
     pub fn token_id(&self, token: &str) -> Option<u32> {
@@ -122,6 +129,12 @@ impl Tokenizer {
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.special.id_to_token(id)
+    }
+
+    /// All special tokens, in order.
+    #[must_use]
+    pub fn special_ids(&self) -> &[u32] {
+        &self.inner.special_ids
     }
 
     /// Whether an id is a special token, which decoding leaves out.

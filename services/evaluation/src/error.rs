@@ -37,6 +37,12 @@ pub(crate) enum Error {
         "no row of the {split} split of dataset {digest} has an answer that was judged good; measure another split"
     )]
     NoAnswers { split: String, digest: String },
+    /// The model's family has no such use.
+    #[error("model {digest} is a {family}, {reason}")]
+    Family { field: &'static str, digest: String, family: &'static str, reason: &'static str },
+    /// No document has a token to guess.
+    #[error("dataset {0}: its documents have no token that an encoder could guess; measure another split")]
+    NothingHidden(String),
     /// The tokenizer gives ids that the model does not know.
     #[error(
         "model {digest}: its tokenizer has {tokenizer} ids, and its embedding only {model}; it needs the tokenizer that it was trained with"
@@ -83,10 +89,12 @@ impl From<Error> for Fault {
             Error::NotFinite(_) => Fault::new(Code::FailedPrecondition, "NOT_FINITE", text),
             Error::EmptySplit { .. }
             | Error::NoAnswers { .. }
+            | Error::NothingHidden(_)
             | Error::Row { .. }
             | Error::Text { .. }
             | Error::NoEndOfText(_) => Fault::new(Code::FailedPrecondition, "NOT_MEASURABLE", text),
             Error::Baseline { .. } | Error::NoBase(_) => Fault::invalid("suite.baselines", text),
+            Error::Family { field, .. } => Fault::invalid(field, text),
             Error::Vocabulary { .. } => Fault::new(Code::FailedPrecondition, "MODEL_UNUSABLE", text),
             Error::LongPrompt { index, .. } => Fault::invalid(format!("suite.prompts[{index}]"), text),
             Error::MissingProgram { .. } => Fault::new(Code::FailedPrecondition, "PROGRAM_MISSING", text),

@@ -4,16 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use tch::Tensor;
-use tidemill_dataset::Document;
-use tidemill_models::{Attention, Documents, Model};
-use tidemill_text::{Lesson, Supervised, Supervisor};
+use tidemill_dataset::{Document, RecordId};
+use tidemill_models::Model;
+use tidemill_text::{Lesson, Sourced, Sources, Supervised, Supervisor};
 
 use crate::error::{Error, Result};
 use crate::outcome::rounded;
-
-/// Tokens of a batch, about.
-const BATCH_TOKENS: usize = 4096;
+use crate::sequences::{self, Loss, Sequence};
 
 /// What is measured of one row.
 #[derive(Debug)]
@@ -22,16 +19,20 @@ enum Measured {
     Answer(Supervised),
     /// The loss of the chosen answer, and whether the model prefers it to the rejected one.
     Pair([Supervised; 2]),
+    /// The loss of the text that an encoder-decoder writes of a source.
+    Sourced(Sourced),
     /// Nothing: a bad answer should not be likely.
     Nothing,
 }
 
 impl Measured {
-    fn sequences(&self) -> &[Supervised] {
+    fn sequences(&self) -> Vec<Sequence<'_>> {
+        let alone = |text| Sequence { source: &[], text };
         match self {
-            Self::Answer(answer) => std::slice::from_ref(answer),
-            Self::Pair(pair) => pair,
-            Self::Nothing => &[],
+            Self::Answer(answer) => vec![alone(answer)],
+            Self::Pair(pair) => pair.iter().map(alone).collect(),
+            Self::Sourced(Sourced { source, text }) => vec![Sequence { source, text }],
+            Self::Nothing => Vec::new(),
         }
     }
 }
@@ -44,8 +45,8 @@ impl Rows {
     /// Reads rows; one that the model cannot read is named.
     pub(crate) fn read(documents: &[Document], supervisor: &Supervisor<'_>) -> Result<Self> {
         let read = |document: &Document| {
-            let unfit = |detail: String| Error::Row { id: document.id, detail };
-            let lesson = serde_json::from_str(&document.text).map_err(|error| unfit(error.to_string()))?;
+            let unfit = unfit(document.id);
+            let lesson = lesson(document)?;
             let measured = match &lesson {
                 Lesson::Conversation { .. } | Lesson::PromptCompletion { .. } => {
                     supervisor.sequence(&lesson).map(Measured::Answer)
@@ -62,39 +63,33 @@ impl Rows {
         documents.iter().map(read).collect::<Result<_>>().map(Self)
     }
 
-    fn sequences(&self) -> Vec<&Supervised> {
+    /// The same for an encoder-decoder, which writes the completions of prompts.
+    pub(crate) fn read_sources(documents: &[Document], sources: &Sources<'_>) -> Result<Self> {
+        let read = |document: &Document| {
+            let made = sources.sequence(&lesson(document)?);
+            made.map(Measured::Sourced).map_err(|error| unfit(document.id)(error.to_string()))
+        };
+        documents.iter().map(read).collect::<Result<_>>().map(Self)
+    }
+
+    fn sequences(&self) -> Vec<Sequence<'_>> {
         self.0.iter().flat_map(Measured::sequences).collect()
     }
 
     /// Tokens that are run through the model.
     pub(crate) fn tokens(&self) -> u64 {
-        self.sequences().iter().map(|sequence| sequence.inputs.len() as u64).sum()
+        self.sequences().iter().map(|sequence| sequence.tokens() as u64).sum()
     }
 
-    /// Scores all rows batch after batch; `between` is asked after each, with the tokens done, whether to go on. Nothing comes back if it
-    /// said no.
+    /// Scores all rows; `between` is asked after each batch, with the tokens done, whether to go on. Nothing comes back if it said no.
     pub(crate) async fn score(
         &self,
         model: &Model,
         digest: &str,
-        mut between: impl FnMut(u64) -> bool,
+        between: impl FnMut(u64) -> bool,
     ) -> Result<Option<BTreeMap<String, f64>>> {
-        let sequences = self.sequences();
-        let (mut losses, mut done) = (Vec::with_capacity(sequences.len()), 0);
-        for batch in batches(&sequences) {
-            let failed = |source| Error::Model { digest: digest.to_owned(), source };
-            losses.extend(batch_losses(model, batch).map_err(failed)?);
-            if losses.iter().any(|loss| !loss.nats.is_finite()) {
-                return Err(Error::NotFinite(digest.to_owned()));
-            }
-            done += batch.iter().map(|sequence| sequence.inputs.len() as u64).sum::<u64>();
-            // Signals are seen while we wait.
-            tokio::task::yield_now().await;
-            if !between(done) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(self.metrics(&losses)))
+        let losses = sequences::score(model, digest, &self.sequences(), between).await?;
+        Ok(losses.map(|losses| self.metrics(&losses)))
     }
 
     /// The figures, from the losses of the sequences in their order.
@@ -105,7 +100,7 @@ impl Rows {
         for row in &self.0 {
             let answer = match row {
                 Measured::Nothing => continue,
-                Measured::Answer(_) => next(),
+                Measured::Answer(_) | Measured::Sourced(_) => next(),
                 Measured::Pair(_) => {
                     let (chosen, rejected) = (next(), next());
                     let prefers = rejected.mean() - chosen.mean();
@@ -115,8 +110,7 @@ impl Rows {
                     chosen
                 }
             };
-            answers.nats += answer.nats;
-            answers.tokens += answer.tokens;
+            answers.add(answer);
         }
         let mut metrics = BTreeMap::new();
         if answers.tokens > 0 {
@@ -130,53 +124,12 @@ impl Rows {
     }
 }
 
-/// Negative log-likelihood of an answer.
-#[derive(Clone, Copy, Debug, Default)]
-struct Loss {
-    nats: f64,
-    tokens: u64,
+fn lesson(document: &Document) -> Result<Lesson> {
+    serde_json::from_str(&document.text).map_err(|error| unfit(document.id)(error.to_string()))
 }
 
-impl Loss {
-    fn mean(self) -> f64 {
-        self.nats / self.tokens as f64
-    }
-}
-
-/// Sequences in their order, as many a batch as fit.
-fn batches<'a, 'b>(sequences: &'b [&'a Supervised]) -> impl Iterator<Item = &'b [&'a Supervised]> {
-    let mut rest = sequences;
-    std::iter::from_fn(move || {
-        let mut tokens = 0;
-        let fitting = rest.iter().take_while(|sequence| {
-            tokens += sequence.inputs.len();
-            tokens <= BATCH_TOKENS
-        });
-        // One that is longer than a batch is one of its own.
-        let count = fitting.count().max(1).min(rest.len());
-        let (batch, after) = rest.split_at(count);
-        rest = after;
-        (count > 0).then_some(batch)
-    })
-}
-
-fn batch_losses(model: &Model, batch: &[&Supervised]) -> tidemill_models::Result<Vec<Loss>> {
-    let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.inputs.len()).collect();
-    let documents = Documents::new(lengths.iter().map(|length| *length as i64).collect(), model.device())?;
-    let place = |values: Vec<i64>| -> tidemill_models::Result<Tensor> {
-        Ok(Tensor::f_from_slice(&values)?.f_unsqueeze(0)?.f_to_device(model.device())?)
-    };
-    let inputs = place(batch.iter().flat_map(|sequence| sequence.inputs.iter().copied()).collect())?;
-    let targets = place(batch.iter().flat_map(|sequence| sequence.targets.iter().copied()).collect())?;
-    let losses = model.token_losses(&inputs, &targets, Attention::Documents(&documents))?;
-    let losses = Vec::<f32>::try_from(&losses.f_to_device(tch::Device::Cpu)?)?;
-    let mut rest = losses.as_slice();
-    let of = |sequence: &&Supervised| {
-        let (own, after) = rest.split_at(sequence.inputs.len());
-        rest = after;
-        Loss { nats: own.iter().map(|loss| f64::from(*loss)).sum(), tokens: sequence.learned() as u64 }
-    };
-    Ok(batch.iter().map(of).collect())
+fn unfit(id: RecordId) -> impl Fn(String) -> Error {
+    move |detail| Error::Row { id, detail }
 }
 
 #[cfg(test)]

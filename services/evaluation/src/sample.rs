@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 use tidemill_models::sampling::{Sampler, Sampling};
-use tidemill_models::{Attention, Cache, Model};
+use tidemill_models::{Attention, Cache, Config, Model};
 use tidemill_proto::r#type::v1::SamplingParameters;
 
 use crate::error::{Error, Result};
@@ -70,6 +70,12 @@ pub(crate) async fn complete(
         // An empty prompt asks for the beginning of a document.
         ids.push(tokenizer.end_of_text().ok_or_else(|| Error::NoEndOfText(digest.to_owned()))?);
     }
+    // An encoder-decoder reads the prompt once, and writes from a token of its own.
+    let mut source = None;
+    if let Config::T5(config) = model.config() {
+        source = Some(encoded(model, &ids).map_err(failed)?);
+        ids = vec![config.decoder_start_token_id as u32];
+    }
     let context = model.config().context_length();
     let room = context - ids.len() as i64;
     if room < 1 {
@@ -81,7 +87,7 @@ pub(crate) async fn complete(
     let (mut fresh, mut generated, mut completion) = (ids, Vec::new(), String::new());
     for position in 0..limit as u64 {
         let input: Vec<i64> = fresh.iter().map(|id| i64::from(*id)).collect();
-        let logits = next_logits(model, &input, &mut cache).map_err(failed)?;
+        let logits = next_logits(model, &input, &mut cache, source.as_ref()).map_err(failed)?;
         let id = sampler.draw(&logits, position).map_err(|_| Error::NotFinite(digest.to_owned()))?;
         if Some(id) == tokenizer.end_of_text() || generation.ends.contains(&id) {
             break;
@@ -101,8 +107,24 @@ pub(crate) async fn complete(
     Ok(Some(Sample { prompt: prompt.to_owned(), completion }))
 }
 
-fn next_logits(model: &Model, ids: &[i64], cache: &mut Cache) -> tidemill_models::Result<Vec<f32>> {
+/// What an encoder makes of a prompt.
+fn encoded(model: &Model, ids: &[u32]) -> tidemill_models::Result<Tensor> {
+    let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
+    let source = Tensor::from_slice(&ids).f_unsqueeze(0)?.f_to_device(model.device())?;
+    model.encode(&source, Attention::Full)
+}
+
+fn next_logits(
+    model: &Model,
+    ids: &[i64],
+    cache: &mut Cache,
+    source: Option<&Tensor>,
+) -> tidemill_models::Result<Vec<f32>> {
     let input = Tensor::from_slice(ids).f_unsqueeze(0)?.f_to_device(model.device())?;
-    let logits = model.next(&input, Attention::Cached(cache))?;
+    let attention = Attention::Cached(cache);
+    let logits = match source {
+        Some(source) => model.decode(&input, attention, source, Attention::Full)?.f_select(1, -1)?,
+        None => model.next(&input, attention)?,
+    };
     Ok(Vec::<f32>::try_from(&logits.f_view([-1])?.f_to_kind(Kind::Float)?)?)
 }

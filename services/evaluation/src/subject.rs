@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use tidemill_models::Model;
+use tidemill_models::{Config, Model};
 use tidemill_proto::evaluation::v1::Evaluation;
-use tidemill_text::{ChatFormat, Message, Passage, Supervisor, Tokenizer};
+use tidemill_text::{ChatFormat, Message, Passage, Sources, Supervisor, Tokenizer};
 
 use crate::error::{Error, Result};
 
@@ -33,9 +33,43 @@ impl Subject<'_> {
         Supervisor { tokenizer: self.tokenizer, chat: self.chat, max_length, learn_prompts: false }
     }
 
-    /// The ids of a prompt of the suite: where rows are measured, it is what a user says.
+    /// What makes sources and texts of rows; of an encoder-decoder alone.
+    pub(crate) fn sources(&self) -> Option<Sources<'_>> {
+        let Config::T5(config) = self.model.config() else { return None };
+        let longest = self.model.config().context_length() as usize;
+        Some(Sources {
+            tokenizer: self.tokenizer,
+            start: config.decoder_start_token_id,
+            end: config.eos_token_id.and_then(|id| u32::try_from(id).ok()),
+            max_source_length: longest,
+            max_target_length: longest,
+        })
+    }
+
+    /// Refuses what the model's family cannot do with the dataset and the suite.
+    pub(crate) fn check_family(&self, prompts: usize) -> Result<()> {
+        let (field, reason) = match (self.model.config(), self.rows) {
+            (Config::Bert(_), true) => ("dataset_digest", "which gives no answers: measure it on packed tokens"),
+            (Config::Bert(bert), _) if !bert.masked_lm => {
+                ("model_version", "without a masked-LM head: there is nothing that it guesses")
+            }
+            (Config::Bert(_), _) if prompts > 0 => {
+                ("suite.prompts", "which continues no text: leave the prompts out of the suite")
+            }
+            (Config::T5(_), false) => {
+                ("dataset_digest", "which writes texts of sources: measure it on rows, prompts with completions")
+            }
+            _ => return Ok(()),
+        };
+        let (digest, family) = (self.model_digest().to_owned(), self.model.config().model_type());
+        Err(Error::Family { field, digest, family, reason })
+    }
+
+    /// The ids of a prompt of the suite: where rows are measured, it is what a user says, or what an encoder-decoder reads.
     pub(crate) fn prompt(&self, index: usize, prompt: &str) -> Result<Vec<u32>> {
-        let ids = if self.rows && self.chat.template.is_some() {
+        let ids = if let Some(sources) = self.sources() {
+            sources.source(prompt).map(|ids| ids.into_iter().map(|id| id as u32).collect())
+        } else if self.rows && self.chat.template.is_some() {
             self.supervisor().prompt(&Passage::Messages(vec![Message::new("user", prompt)]))
         } else {
             self.tokenizer.encode(prompt)
@@ -60,7 +94,8 @@ pub(crate) fn check_vocabulary(model: &Model, tokenizer: &Tokenizer, digest: &st
     Err(Error::Vocabulary { digest: digest.to_owned(), tokenizer, model: known })
 }
 
-fn optional(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+/// The bytes of a file that may be absent.
+pub(crate) fn optional(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     let path = folder.join(name);
     match std::fs::read(&path) {
         Ok(bytes) => Ok(Some(bytes)),

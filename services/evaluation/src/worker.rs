@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tidemill_artifacts::{Artifacts, Digest};
 use tidemill_chassis::Fault;
 use tidemill_dataset::Split;
+use tidemill_models::Config;
 use tidemill_platform::models;
 use tidemill_platform::worker::{self, Ended, Report, WorkerArguments};
 use tidemill_proto::r#type::v1::SuiteSpec;
@@ -17,9 +18,11 @@ use crate::assignment::Assignment;
 use crate::baseline::{self, Compressor, Figure, Xz};
 use crate::documents;
 use crate::error::{Error, Result};
+use crate::masked::Windows;
 use crate::outcome::{self, Outcome, Sample, rounded};
 use crate::sample::{self, Generation};
 use crate::score::{self, Score};
+use crate::sequences;
 use crate::subject::{self, Subject};
 
 /// Between two reports.
@@ -82,6 +85,7 @@ async fn measure(artifacts: &Artifacts, subject: &Subject<'_>, stop: &dyn Fn() -
     if text.is_empty() {
         return Err(Error::EmptySplit { split: suite.split, digest: dataset.to_string() });
     }
+    subject.check_family(suite.prompts.len())?;
     if subject.rows {
         return rows::measure(artifacts, subject, &suite, &held_out, stop).await;
     }
@@ -89,13 +93,18 @@ async fn measure(artifacts: &Artifacts, subject: &Subject<'_>, stop: &dyn Fn() -
     let measured_bytes = text.len() as u64;
     let mut baselines = Baselines::begin(artifacts, &suite, &dataset, split, text).await?;
 
-    let Some(score) = score_texts(subject, &texts, measured_bytes, stop).await? else { return Ok(None) };
+    let scored = match subject.model.config() {
+        Config::Bert(_) => score_hidden(subject, &texts, measured_bytes, stop).await?,
+        _ => score_texts(subject, &texts, measured_bytes, stop).await?.map(|score| {
+            BTreeMap::from([
+                ("bits_per_byte".to_owned(), rounded(score.bits_per_byte(measured_bytes as f64))),
+                ("perplexity".to_owned(), rounded(score.perplexity())),
+                ("tokens_per_byte".to_owned(), rounded(score.tokens as f64 / measured_bytes as f64)),
+            ])
+        }),
+    };
+    let Some(mut metrics) = scored else { return Ok(None) };
     let Some(samples) = continue_prompts(subject, &suite, stop).await? else { return Ok(None) };
-    let mut metrics = BTreeMap::from([
-        ("bits_per_byte".to_owned(), rounded(score.bits_per_byte(measured_bytes as f64))),
-        ("perplexity".to_owned(), rounded(score.perplexity())),
-        ("tokens_per_byte".to_owned(), rounded(score.tokens as f64 / measured_bytes as f64)),
-    ]);
     while !baselines.are_done() {
         report("waiting for xz", &Report::default());
         tokio::time::sleep(REPORT_EVERY).await;
@@ -175,6 +184,31 @@ async fn score_texts(
     let scored = score::score(subject.model, digest, &windows, between).await?;
     tracing::info!(tokens, documents = texts.len(), seconds = begin.elapsed().as_secs_f64(), "documents scored");
     Ok(scored)
+}
+
+/// Figures of an encoder: of tokens that are hidden.
+async fn score_hidden(
+    subject: &Subject<'_>,
+    texts: &[String],
+    bytes: u64,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<BTreeMap<String, f64>>> {
+    let windows = Windows::of(subject, texts)?;
+    let sequences = windows.sequences();
+    let tokens: u64 = sequences.iter().map(|sequence| sequence.tokens() as u64).sum();
+    if tokens == 0 {
+        return Err(Error::NothingHidden(subject.evaluation.dataset_digest.clone()));
+    }
+    let (begin, mut reported) = (Instant::now(), None);
+    let between = |done: u64| {
+        if done == tokens || reported.is_none_or(|last: Instant| last.elapsed() >= REPORT_EVERY) {
+            reported = Some(Instant::now());
+            report("measuring", &progress(done, tokens, begin));
+        }
+        !stop()
+    };
+    let losses = sequences::score(subject.model, subject.model_digest(), &sequences, between).await?;
+    Ok(losses.map(|losses| windows.metrics(&losses, bytes)))
 }
 
 async fn continue_prompts(

@@ -70,6 +70,11 @@ impl Loaded {
         // One product a layer is faster than three.
         model.merge_adapter()?;
         let config = model.config();
+        if !config.is_decoder() {
+            let kind = config.model_type();
+            let reason = format!("a {kind} is not served: only decoders are, which continue a text");
+            return Err(Error::Content { file: "config.json", reason });
+        }
         let vocabulary = tokenizer.vocabulary_size();
         if usize::try_from(config.vocabulary_size()).unwrap_or(0) < vocabulary {
             let reason = format!("it has {vocabulary} tokens, and the model only {}", config.vocabulary_size());

@@ -172,6 +172,29 @@ async fn a_tokenizer_is_used_again_by_its_digest() {
 }
 
 #[tokio::test]
+async fn documents_of_an_encoders_tokenizer_lie_between_its_two_tokens() {
+    const WORD_PIECES: &str = r###"{"version":"1.0","truncation":null,"padding":null,
+        "added_tokens":[{"id":0,"content":"[CLS]","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+        {"id":1,"content":"[SEP]","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+        "normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},
+        "pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":{"type":"BertProcessing","sep":["[SEP]",1],"cls":["[CLS]",0]},
+        "decoder":{"type":"WordPiece","prefix":"##","cleanup":true},
+        "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,
+        "vocab":{"[CLS]":0,"[SEP]":1,"[UNK]":2,"a":3,"text":4}}}"###;
+    let mut bench = Bench::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), WORD_PIECES).unwrap();
+    let stored = bench.platform.artifacts.put_directory(folder.path(), "tokenizer", Vec::new(), BTreeMap::new()).await;
+    let digest = Tokenizer::Digest(stored.unwrap().to_string());
+    let raw = bench.raw(&(0..40).map(|i| plain(&format!("A text {i}"))).collect::<Vec<_>>(), false).await;
+    let done = bench.run(&[(&raw, 0)], Recipe { steps: vec![], tokenizer: tokenizer(digest), ..recipe() }).await;
+    assert_eq!(done.state(), State::Succeeded, "{:?}", done.error);
+    let bytes = bench.file(&done.digest, "train/tokens-00000.bin").await;
+    let ids: Vec<u32> = Tokens::read(vec![bytes], TokenWidth::U16, 5).unwrap().iter().collect();
+    assert!(!ids.is_empty() && ids.chunks(5).all(|document| document == [0, 3, 4, 2, 1]), "{ids:?}");
+}
+
+#[tokio::test]
 async fn characters_become_ids_and_unknown_ones_are_told() {
     let mut bench = Bench::start().await;
     let mut input: Vec<Record> = (0..50).map(|i| plain(&format!("text {i}"))).collect();

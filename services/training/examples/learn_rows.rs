@@ -1,10 +1,10 @@
-//! Trains on rows of ids and prints each step's figures as one line of JSON: what `make parity` compares with TRL and PEFT.
+//! Trains on rows of ids and prints each step's figures as one line of JSON: what `make parity` compares with its peers.
 //!
 //!     learn_rows CASE.json
 //!
-//! The case names a `base` model, `rows` (`{"inputs", "targets"}`, `{"chosen": {..}, "rejected": {..}}`, with `"label"`, or `{"prompt"}`), a
-//! `spec` (a TrainingSpec in protobuf's JSON), optionally an `adapter` whose weights are the start, a `teacher`, and an `output` folder.
-//! Answers that were drawn to prompts are printed with the step, so that a peer can learn from the same ones.
+//! The case names a `base` model, `rows` (`{"inputs", "targets"}`, `{"chosen": {..}, "rejected": {..}}`, with `"label"` or `"source"`, or
+//! `{"prompt"}`), a `spec` (TrainingSpec's JSON), an `output` folder, and perhaps an `adapter` to start from and a `teacher`. Answers that
+//! were drawn to prompts are printed with the step, so that a peer can learn from the same ones.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,12 @@ use anyhow::{Context, Result};
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use serde::Deserialize;
-use tidemill_models::{ADAPTER_WEIGHTS_FILE, read_config, restore_weights};
+use tidemill_models::{ADAPTER_WEIGHTS_FILE, restore_weights};
 use tidemill_proto::r#type::v1::TrainingSpec;
 use tidemill_text::Tokenizer;
 use tidemill_training::learning::{
-    Data, Judge, Prompt, Rewards, Row, Rows, Sequence, Spec, Start, Train, Trainer, Validation, Verdict, World,
+    Data, Judge, Method, Prompt, Rewards, Row, Rows, Samples, Sequence, Spec, Start, Train, Trainer, Validation,
+    Verdict, World,
 };
 
 #[derive(Deserialize)]
@@ -35,6 +36,7 @@ struct Case {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Example {
+    Sourced { source: Box<[u32]>, inputs: Box<[u32]>, targets: Box<[i32]> },
     Pair { chosen: Ids, rejected: Ids },
     Judged { inputs: Box<[u32]>, targets: Box<[i32]>, label: bool },
     Answer(Ids),
@@ -70,10 +72,15 @@ fn main() -> Result<()> {
         .context("the pool describes TrainingSpec")?;
     let spec = DynamicMessage::deserialize(descriptor, case.spec)?;
     let spec = TrainingSpec::decode(&spec.encode_to_vec()[..])?;
-    let spec = Spec::new(&spec, read_config(&case.base)?)?;
-    let rows = case.rows.into_iter().map(row).collect();
-    let rows = Rows::new(rows, spec.order, spec.seed, spec.sequence_length)?;
-    let data = Data { train: Train::Rows(rows), validation: Validation::None };
+    // Whether a T5's head is its embedding is told by its weights.
+    let config = tidemill_models::load(&case.base, tch::Device::Cpu)?.config().clone();
+    let spec = Spec::new(&spec, config)?;
+    let rows: Vec<Row> = case.rows.into_iter().map(row).collect();
+    let train = match spec.method {
+        Method::MaskedLanguage { .. } => Train::Windows(Box::new(Hidden(rows))),
+        _ => Train::Rows(Rows::new(rows, spec.order, spec.seed, spec.sequence_length)?),
+    };
+    let data = Data { train, validation: Validation::None };
     tidemill_torch::process::set_threads(std::env::var("THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(1));
     let (rewards, notes) = (spec.rewards.clone(), Arc::default());
     let mut trainer =
@@ -101,6 +108,21 @@ fn main() -> Result<()> {
     export(trainer, &case.base, &case.output, case.merge)
 }
 
+/// Windows whose hidden tokens the case has chosen, in their order.
+struct Hidden(Vec<Row>);
+
+impl Samples for Hidden {
+    fn fill(&self, position: u64, inputs: &mut [i64], targets: &mut [i64]) {
+        let Row::Answer(window) = &self.0[position as usize % self.0.len()] else { return };
+        inputs.iter_mut().zip(&window.inputs).for_each(|(place, id)| *place = i64::from(*id));
+        targets.iter_mut().zip(&window.targets).for_each(|(place, id)| *place = i64::from(*id));
+    }
+
+    fn are_masked(&self) -> bool {
+        true
+    }
+}
+
 fn export(trainer: Trainer, base: &Path, output: &Path, merge: bool) -> Result<()> {
     std::fs::create_dir_all(output)?;
     Ok(trainer.export(output, &base.display().to_string(), merge)?)
@@ -110,6 +132,7 @@ fn row(example: Example) -> Row {
     let sequence = |ids: Ids| Sequence { inputs: ids.inputs, targets: ids.targets };
     match example {
         Example::Answer(ids) => Row::Answer(sequence(ids)),
+        Example::Sourced { source, inputs, targets } => Row::Sourced { source, text: Sequence { inputs, targets } },
         Example::Pair { chosen, rejected } => Row::Pair([sequence(chosen), sequence(rejected)]),
         Example::Prompt { prompt } => Row::Prompt(Prompt { ids: prompt, answer: None }),
         Example::Judged { inputs, targets, label } => {

@@ -73,7 +73,7 @@ fn with_template(source: &Path, model: Model, mut files: Files) -> Result<(Model
 }
 
 /// generation_config.json of a model that has none: the tokens at the ends of texts, as its configuration has them.
-fn generation_config(config: &Config) -> Option<Vec<u8>> {
+pub(crate) fn generation_config(config: &Config) -> Option<Vec<u8>> {
     let all: Map<String, Value> = serde_json::from_str(&config.to_json()).ok()?;
     let names = ["bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id"];
     let known = names.into_iter().filter_map(|name| Some((name.to_owned(), all.get(name)?.clone())));

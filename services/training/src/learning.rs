@@ -2,12 +2,14 @@
 //!
 //! On one CPU with one number of threads and ranks the weights are a function of spec, data and base model, byte for byte.
 
+mod architecture;
 mod average;
 mod checkpoint;
 mod drawn;
 mod error;
 mod history;
 mod loader;
+mod masked;
 mod muon;
 mod objective;
 mod optimizer;
@@ -22,6 +24,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use architecture::config_of;
 pub use checkpoint::{Checkpoint, OPTIMIZER_FILE, STATE_FILE};
 pub use drawn::{Judge, ScaleRewards, Verdict};
 pub use error::{Error, Result};
@@ -32,6 +35,6 @@ pub use plot::loss_plot;
 pub use rewards::{Reward, Rewards, Rule};
 pub use rows::{Order, Prompt, Row, Rows, Sequence};
 pub use schedule::{Decay, Schedule};
-pub use spec::{Optimizer, Precision, Spec, config_of, method_of, rewards_of};
+pub use spec::{Optimizer, Precision, Spec, method_of, rewards_of};
 pub use trainer::{Data, Start, StepReport, Trainer, Validation};
 pub use world::World;

@@ -1,5 +1,6 @@
 //! The service as its callers see it: through its generated client, with real workers, and a registry that only takes notes.
 
+mod families;
 mod registry;
 
 use std::os::unix::fs::PermissionsExt;

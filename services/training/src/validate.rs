@@ -5,6 +5,7 @@ mod spec;
 use tidemill_artifacts::{Digest, Error, Manifest};
 use tidemill_chassis::Fault;
 use tidemill_dataset::{Prepared, RowType, Split};
+use tidemill_models::Config;
 use tidemill_platform::{Platform, fault_of_artifacts};
 use tidemill_proto::names;
 use tidemill_proto::registry::v1::GetModelRequest;
@@ -13,6 +14,7 @@ use tidemill_proto::r#type::v1::ImportSpec;
 use tidemill_proto::r#type::v1::training_spec::Method;
 use tonic::Code;
 
+use crate::learning::method_of;
 use spec::Violations;
 
 /// Checks a job that is asked for.
@@ -54,6 +56,7 @@ pub(crate) async fn check(platform: &Platform, id: &str, job: &TrainingJob) -> R
         const FIELD: &str = "spec.distillation.teacher_model_digest";
         manifest(platform, FIELD, &distillation.teacher_model_digest, "model", &mut wrong).await?;
     }
+    check_tokenizer(platform, job, &mut wrong).await?;
     if !job.base_model_digest.is_empty()
         && let Some(base) = manifest(platform, "base_model_digest", &job.base_model_digest, "model", &mut wrong).await?
     {
@@ -75,6 +78,7 @@ fn check_import(job: &TrainingJob, import: &ImportSpec, wrong: &mut Violations) 
         ("dataset_digest", !job.dataset_digest.is_empty()),
         ("base_model_digest", !job.base_model_digest.is_empty()),
         ("mixed_datasets", !job.mixed_datasets.is_empty()),
+        ("tokenizer_digest", !job.tokenizer_digest.is_empty()),
     ];
     for (field, _) in others.into_iter().filter(|(_, given)| *given) {
         wrong.add(field, "must be absent where `import` is given: nothing is trained");
@@ -136,7 +140,7 @@ fn check_dataset(job: &TrainingJob, field: &str, dataset: &Manifest, wrong: &mut
     match Prepared::from_map(&dataset.annotations) {
         Err(error) => wrong.add(field, format!("its manifest cannot be used: {error}")),
         Ok(Prepared::Tokens(annotations)) => {
-            if method.is_some() {
+            if !matches!(method, None | Some(Method::MaskedLanguageModeling(_))) {
                 wrong.add("spec.method", "needs a dataset of rows, and this one holds packed tokens: leave it out");
             }
             let length = job.spec.as_ref().map_or(0, |spec| u64::try_from(spec.sequence_length).unwrap_or(0));
@@ -152,12 +156,55 @@ fn check_dataset(job: &TrainingJob, field: &str, dataset: &Manifest, wrong: &mut
             if let Err(text) = check_method(method, annotations.row_type) {
                 wrong.add("spec.method", text);
             }
-            if job.base_model_digest.is_empty() {
-                let text = "is required: rows are learned in the tokens and the chat template of a model";
+            if let Err(text) = check_origin(job) {
                 wrong.add("base_model_digest", text);
             }
         }
     }
+}
+
+/// Whether a job that learns rows says whose tokens they become; if not, why.
+pub(crate) fn check_origin(job: &TrainingJob) -> Result<(), String> {
+    let method = job.spec.as_ref().and_then(|spec| spec.method.as_ref());
+    let may_be_new = matches!(method, Some(Method::SequenceToSequence(_)));
+    let text = match may_be_new {
+        _ if !job.base_model_digest.is_empty() => return Ok(()),
+        true if !job.tokenizer_digest.is_empty() => return Ok(()),
+        true => "is required, or tokenizer_digest: rows are learned in the tokens of a model, or of a tokenizer",
+        false => "is required: rows are learned in the tokens and the chat template of a model",
+    };
+    Err(text.to_owned())
+}
+
+/// Only a new encoder-decoder has a tokenizer that neither its dataset nor its base brings.
+async fn check_tokenizer(platform: &Platform, job: &TrainingJob, wrong: &mut Violations) -> Result<(), Fault> {
+    const FIELD: &str = "tokenizer_digest";
+    if job.tokenizer_digest.is_empty() {
+        return Ok(());
+    }
+    let method = job.spec.as_ref().and_then(|spec| spec.method.as_ref());
+    if !job.base_model_digest.is_empty() || !matches!(method, Some(Method::SequenceToSequence(_))) {
+        let text = "is for sequence_to_sequence from random weights; other jobs take the tokenizer of their base or dataset: leave it out";
+        wrong.add(FIELD, text);
+        return Ok(());
+    }
+    let Ok(digest) = job.tokenizer_digest.parse() else {
+        wrong.add(FIELD, format!("{:?} is not of the form sha256:<64 lowercase hex digits>", job.tokenizer_digest));
+        return Ok(());
+    };
+    match platform.artifacts.manifest(&digest).await {
+        Ok(manifest) => {
+            let held = ["tokenizer.json", "tokenizer/tokenizer.json"].iter().any(|path| manifest.entry(path).is_some());
+            if !held {
+                wrong.add(FIELD, format!("{digest} holds no tokenizer.json: name a tokenizer or a model"));
+            }
+        }
+        Err(error @ (Error::NotFound(_) | Error::Mismatch { .. } | Error::Corrupt { .. })) => {
+            wrong.add(FIELD, error.to_string());
+        }
+        Err(error) => return Err(fault_of_artifacts(error)),
+    }
+    Ok(())
 }
 
 /// Whether a method learns rows of a type; if not, why.
@@ -165,7 +212,7 @@ pub(crate) fn check_method(method: Option<&Method>, row_type: RowType) -> Result
     let (fits, wanted) = match method {
         None => {
             let text = "is required for a dataset of rows: supervised_fine_tuning, direct_preference_optimization, \
-                        kahneman_tversky_optimization or group_relative_policy_optimization";
+                        kahneman_tversky_optimization, group_relative_policy_optimization or sequence_to_sequence";
             return Err(text.to_owned());
         }
         Some(Method::SupervisedFineTuning(_)) => {
@@ -180,6 +227,8 @@ pub(crate) fn check_method(method: Option<&Method>, row_type: RowType) -> Result
             let fits = matches!(row_type, RowType::Prompt | RowType::PromptCompletion | RowType::Conversation);
             (fits, "prompts, prompts with completions, or conversations")
         }
+        Some(Method::SequenceToSequence(_)) => (row_type == RowType::PromptCompletion, "prompts with completions"),
+        Some(Method::MaskedLanguageModeling(_)) => (false, "packed tokens"),
     };
     if fits { Ok(()) } else { Err(format!("learns {wanted}, and the dataset's rows are of type {row_type:?}")) }
 }
@@ -199,22 +248,27 @@ async fn check_base(
         wrong.add("base_model_digest", text);
     }
     let Ok(digest) = job.base_model_digest.parse() else { return Ok(()) };
-    let config = match platform.artifacts.get_entry(&digest, "config.json").await {
-        Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default(),
+    let bytes = match platform.artifacts.get_entry(&digest, "config.json").await {
+        Ok(bytes) => bytes,
         Err(error @ (Error::NotFound(_) | Error::Mismatch { .. } | Error::Corrupt { .. })) => {
             wrong.add("base_model_digest", error.to_string());
             return Ok(());
         }
         Err(error) => return Err(fault_of_artifacts(error)),
     };
-    let context = ["max_position_embeddings", "n_positions"].iter().find_map(|key| config.get(key)?.as_i64());
-    match (context, &job.spec) {
-        (Some(context), Some(spec)) if i64::from(spec.sequence_length) > context => {
-            let text = format!("{} is more than the base model's context of {context}", spec.sequence_length);
-            wrong.add("spec.sequence_length", text);
+    match (Config::from_json(&String::from_utf8_lossy(&bytes)), &job.spec) {
+        (Ok(config), Some(spec)) => {
+            let context = config.context_length();
+            if i64::from(spec.sequence_length) > context {
+                let text = format!("{} is more than the base model's context of {context}", spec.sequence_length);
+                wrong.add("spec.sequence_length", text);
+            }
+            if let Err(text) = method_of(spec.method.as_ref()).check_model(&config) {
+                wrong.add("spec.method", text);
+            }
         }
-        (None, _) => wrong.add("base_model_digest", "its config.json states no context length"),
-        _ => {}
+        (Err(problems), _) => wrong.add("base_model_digest", format!("its config.json: {}", problems.join("; "))),
+        (Ok(_), None) => {}
     }
     Ok(())
 }

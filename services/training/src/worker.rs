@@ -203,7 +203,8 @@ impl Run<'_> {
         let data = self.inputs.material.data(&self.spec)?;
         let start = self.inputs.base.as_ref().map_or(Start::Random, |(_, folder)| Start::From(folder));
         let mixed = job.mixed_datasets.iter().map(|more| format!(" {} {}", more.weight, more.dataset_digest));
-        let datasets = job.dataset_digest.clone() + &mixed.collect::<String>();
+        let tokenizer = job.tokenizer_digest.as_str();
+        let datasets = [&job.dataset_digest, mixed.collect::<String>().as_str(), tokenizer].concat();
         let run_digest = self.spec.digest(&datasets, &job.base_model_digest, teacher);
         let mut trainer = Trainer::new(self.spec.clone(), run_digest, data, start, device, world.clone())?;
         if matches!(self.spec.method, Method::Grouped(_)) {

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::{Map, Value, json};
 
 use super::LoraConfig;
-use crate::{Error, Result, config::Fields};
+use crate::{Config, Error, Result, config::Fields};
 
 /// The file that describes an adapter.
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
@@ -104,8 +104,23 @@ fn parse(text: &str) -> std::result::Result<LoraConfig, Vec<String>> {
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
+/// What PEFT wraps a family's model in; it has no wrapper for masked LM.
+pub(crate) fn task_type(config: &Config) -> Option<&'static str> {
+    match config {
+        Config::Llama(_) | Config::Gpt2(_) => Some("CAUSAL_LM"),
+        Config::T5(_) => Some("SEQ_2_SEQ_LM"),
+        Config::Bert(_) => None,
+    }
+}
+
 /// `adapter_config.json` as PEFT reads it. `base` is where the base model is from, `transposed` whether its weights are [in, out].
-pub(crate) fn write(config: &LoraConfig, base: &str, modules: &[String], transposed: bool) -> String {
+pub(crate) fn write(
+    config: &LoraConfig,
+    base: &str,
+    modules: &[String],
+    transposed: bool,
+    task_type: Option<&str>,
+) -> String {
     // Older versions of PEFT do not know the newest fields: those that have their usual value are left out.
     let mut map = Map::new();
     let mut set = |name: &str, value: Value| map.insert(name.to_owned(), value);
@@ -114,7 +129,7 @@ pub(crate) fn write(config: &LoraConfig, base: &str, modules: &[String], transpo
     set("modules_to_save", Value::Null);
     set("rank_pattern", json!({}));
     set("peft_type", json!("LORA"));
-    set("task_type", json!("CAUSAL_LM"));
+    set("task_type", json!(task_type));
     set("base_model_name_or_path", json!(base));
     set("revision", Value::Null);
     set("inference_mode", json!(true));

@@ -1,6 +1,6 @@
 //! The tokens that a tokenizer's post-processor puts around a text, such as `<s>` or `</s>`.
 
-use super::Tokenizer;
+use super::{Kind, Tokenizer};
 use crate::Error;
 
 impl Tokenizer {
@@ -17,6 +17,18 @@ impl Tokenizer {
             Some(place) => (whole[..place].to_vec(), whole[place + bare.len()..].to_vec()),
             None => (Vec::new(), Vec::new()),
         })
+    }
+
+    /// Ids before and after each document of a packed stream. An encoder's tokenizer puts a text between two tokens (`[CLS]`, `[SEP]`),
+    /// and so are its documents, as transformers' run_mlm.py has them; others end with the end of text. None without such a token.
+    pub fn around_document(&self) -> Result<Option<(Vec<u32>, Vec<u32>)>, Error> {
+        if matches!(self.inner.kind, Kind::Other) {
+            let (before, after) = self.around()?;
+            if !before.is_empty() && !after.is_empty() {
+                return Ok(Some((before, after)));
+            }
+        }
+        Ok(self.end_of_text().map(|end| (Vec::new(), vec![end])))
     }
 }
 
@@ -36,7 +48,9 @@ mod tests {
         let bert = json(r#"{"type":"BertProcessing","sep":["</s>",2],"cls":["<s>",1]}"#);
         let tokenizer = Tokenizer::from_bytes(bert.as_bytes()).unwrap();
         assert_eq!(tokenizer.around().unwrap(), (vec![1], vec![2]));
+        assert_eq!(tokenizer.around_document().unwrap(), Some((vec![1], vec![2])));
         let tokenizer = Tokenizer::from_bytes(json("null").as_bytes()).unwrap();
         assert_eq!(tokenizer.around().unwrap(), (vec![], vec![]));
+        assert_eq!(tokenizer.around_document().unwrap(), Some((vec![], vec![2])));
     }
 }

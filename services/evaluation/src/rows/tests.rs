@@ -1,7 +1,6 @@
 use serde_json::json;
-use tch::{Device, Kind};
-use tidemill_dataset::RecordId;
-use tidemill_models::{Config, IGNORED, LlamaConfig, LlamaMember, Rope};
+use tch::{Device, Kind, Tensor};
+use tidemill_models::{Attention, Config, IGNORED, LlamaConfig, LlamaMember, Rope};
 use tidemill_text::{ChatFormat, ChatTemplate, Tokenizer};
 
 use super::*;
@@ -145,13 +144,4 @@ fn a_row_that_cannot_be_measured_is_named() {
     let without = World { chat: other, ..world };
     let error = without.read(&[pair("What?", "a", "b")]).unwrap_err().to_string();
     assert!(error.contains("chat_template.jinja"), "{error}");
-}
-
-#[test]
-fn batches_hold_every_sequence_once_and_no_more_than_fits() {
-    let sequence = |length: usize| Supervised { inputs: vec![0; length], targets: vec![0; length] };
-    let sequences: Vec<Supervised> = [10, BATCH_TOKENS, 3000, 1096, 1, BATCH_TOKENS + 5, 7].map(sequence).into();
-    let all: Vec<&Supervised> = sequences.iter().collect();
-    let lengths: Vec<Vec<usize>> = batches(&all).map(|batch| batch.iter().map(|s| s.inputs.len()).collect()).collect();
-    assert_eq!(lengths, [vec![10], vec![4096], vec![3000, 1096], vec![1], vec![4101], vec![7]]);
 }

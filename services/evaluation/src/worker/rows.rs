@@ -33,7 +33,10 @@ pub(super) async fn measure(
     }
     // Asked for first: it may not be there.
     let base = if suite.baselines.is_empty() { None } else { Some(base_of(artifacts, subject.model_digest()).await?) };
-    let rows = Rows::read(held_out, &subject.supervisor())?;
+    let rows = match subject.sources() {
+        Some(sources) => Rows::read_sources(held_out, &sources)?,
+        None => Rows::read(held_out, &subject.supervisor())?,
+    };
     if rows.tokens() == 0 {
         return Err(Error::NoAnswers { split: suite.split.clone(), digest: dataset.clone() });
     }

@@ -1,3 +1,4 @@
+mod families;
 mod rows;
 
 use std::cell::Cell;
@@ -78,6 +79,15 @@ impl World {
 
 async fn put_model(artifacts: &Artifacts, folder: &Path) -> Digest {
     put_model_of(artifacts, folder, 1).await
+}
+
+/// A model of random weights with a tokenizer.
+async fn put_any(artifacts: &Artifacts, folder: &Path, config: Config, tokenizer: &Tokenizer) -> Digest {
+    let model = Model::new(config, 1, tch::Device::Cpu).unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    tidemill_models::save(&model, folder).unwrap();
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.json()).unwrap();
+    artifacts.put_directory(folder, "model", Vec::new(), BTreeMap::new()).await.unwrap()
 }
 
 async fn put_model_of(artifacts: &Artifacts, folder: &Path, seed: u64) -> Digest {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tidemill_artifacts::Digest;
 use tidemill_chassis::Fault;
+use tidemill_models::{Activation, BertConfig, Config, Model};
 use tidemill_proto::inference::v1::deployment::Status;
 use tidemill_proto::inference::v1::generate_request::Input;
 use tidemill_proto::inference::v1::{CreateDeploymentRequest, Deployment, GenerateRequest, ListDeploymentsRequest};
@@ -132,6 +133,35 @@ async fn a_folder_that_is_no_model_degrades_the_deployment_with_the_file() {
     world.alias_moved().await;
     let degraded = world.wait_for("tiny", |deployment| deployment.status() == Status::Degraded).await;
     assert!(degraded.detail.contains("generation_config.json: temperature"), "{}", degraded.detail);
+    world.client.clone().generate(request("tiny")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_continues_no_text_is_not_served_and_the_one_before_stays() {
+    let world = World::serving(LIMITS).await;
+    world.store(2).await;
+    let folder = world.model_folder(2);
+    let config = Config::Bert(BertConfig {
+        vocab_size: 320,
+        hidden_size: 16,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 16,
+        hidden_act: Activation::Gelu,
+        max_position_embeddings: 16,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        initializer_range: 0.1,
+        masked_lm: true,
+        pooler: false,
+        pad_token_id: None,
+    });
+    tidemill_models::save(&Model::new(config, 1, tch::Device::Cpu).unwrap(), &folder).unwrap();
+    let digest = world.platform.artifacts.put_directory(&folder, "model", Vec::new(), BTreeMap::new()).await;
+    world.registry.point(2, &digest.unwrap());
+    world.alias_moved().await;
+    let degraded = world.wait_for("tiny", |deployment| deployment.status() == Status::Degraded).await;
+    assert!(degraded.detail.contains("config.json: a bert is not served"), "{}", degraded.detail);
     world.client.clone().generate(request("tiny")).await.unwrap();
 }
 

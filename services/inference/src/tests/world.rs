@@ -236,7 +236,8 @@ fn write_model(folder: &Path, seed: u64) {
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
     );
     let template = template.unwrap();
-    std::fs::write(folder.join("tokenizer_config.json"), tokenizer_config(&tokenizer, &template, CONTEXT)).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), tokenizer_config(&tokenizer, Some(&template), CONTEXT))
+        .unwrap();
     std::fs::write(folder.join("chat_template.jinja"), template.source()).unwrap();
     std::fs::write(folder.join("generation_config.json"), r#"{"temperature": 0.9, "eos_token_id": 0}"#).unwrap();
 }

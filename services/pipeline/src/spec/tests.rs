@@ -1,11 +1,13 @@
 use tidemill_proto::pipeline::v1::PipelineSpec;
 use tidemill_proto::pipeline::v1::pipeline_spec::Base;
 use tidemill_proto::pipeline::v1::pipeline_spec::base::Base as Which;
+use tidemill_proto::r#type::v1::architecture::{self, Bert};
 use tidemill_proto::r#type::v1::suite_spec::Baseline;
 use tidemill_proto::r#type::v1::threshold::Bound;
 use tidemill_proto::r#type::v1::training_spec::Method;
 use tidemill_proto::r#type::v1::{
-    MixedDataset, Recipe, RecordFormat, SupervisedFineTuning, Threshold, recipe, tokenizer_spec,
+    Architecture, MaskedLanguageModeling, MixedDataset, Recipe, RecordFormat, SequenceToSequence, SupervisedFineTuning,
+    Threshold, recipe, tokenizer_spec,
 };
 
 use crate::tests::sample;
@@ -85,6 +87,39 @@ fn a_dataset_that_is_mixed_in_has_a_digest_and_a_weight() {
     let expected =
         ["spec.mixed_datasets[0].weight", "spec.mixed_datasets[1].dataset_digest", "spec.mixed_datasets[1].weight"];
     assert_eq!(fields(|spec| spec.mixed_datasets = wrong), expected);
+}
+
+#[test]
+fn an_encoder_learns_text_and_other_methods_rows() {
+    let encoder = |spec: &mut PipelineSpec| {
+        let training = spec.training.as_mut().unwrap();
+        training.method = Some(Method::MaskedLanguageModeling(MaskedLanguageModeling::default()));
+        let bert = Bert {
+            hidden_size: 64,
+            intermediate_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            max_position_embeddings: 128,
+        };
+        training.architecture = Some(Architecture { architecture: Some(architecture::Architecture::Bert(bert)) });
+    };
+    assert_eq!(fields(encoder), [""; 0]);
+    let both = fields(|spec| {
+        encoder(spec);
+        spec.training.as_mut().unwrap().method = Some(Method::SequenceToSequence(SequenceToSequence::default()));
+    });
+    assert_eq!(both, ["spec.training"]);
+    let pairs = fields(|spec| {
+        of_rows(spec);
+        spec.training.as_mut().unwrap().method = Some(Method::SequenceToSequence(SequenceToSequence::default()));
+    });
+    assert_eq!(pairs, [""; 0]);
+    let hidden_rows = fields(|spec| {
+        of_rows(spec);
+        spec.training.as_mut().unwrap().method =
+            Some(Method::MaskedLanguageModeling(MaskedLanguageModeling::default()));
+    });
+    assert_eq!(hidden_rows, ["spec.training"]);
 }
 
 type Change = fn(&mut PipelineSpec);

@@ -1,8 +1,8 @@
 //! How the model is trained.
 
 use tidemill_proto::r#type::v1::architecture::Architecture as Family;
-use tidemill_proto::r#type::v1::architecture::{Gpt2, Llama};
-use tidemill_proto::r#type::v1::training_spec::Precision;
+use tidemill_proto::r#type::v1::architecture::{Bert, Gpt2, Llama};
+use tidemill_proto::r#type::v1::training_spec::{Method, Precision};
 use tidemill_proto::r#type::v1::{AdamW, Schedule, TrainingSpec};
 
 use super::wrong::Wrong;
@@ -15,8 +15,10 @@ pub(super) fn check(training: &TrainingSpec, has_base: bool, rows: bool, wrong: 
     wrong.unless(has_base || !rows, "base", || {
         "it is required: rows are learned in the tokens and the chat template of a model".to_owned()
     });
-    wrong.unless(rows == training.method.is_some(), "training", || {
-        let methods = "supervised_fine_tuning, direct_preference_optimization, kahneman_tversky_optimization, group_relative_policy_optimization";
+    let of_rows = !matches!(training.method, None | Some(Method::MaskedLanguageModeling(_)));
+    wrong.unless(rows == of_rows, "training", || {
+        let methods = "supervised_fine_tuning, direct_preference_optimization, kahneman_tversky_optimization, \
+                       group_relative_policy_optimization, sequence_to_sequence";
         if rows {
             format!("say how rows are learned: {methods}")
         } else {
@@ -34,11 +36,16 @@ pub(super) fn check(training: &TrainingSpec, has_base: bool, rows: bool, wrong: 
         None => None,
         Some(architecture) => match &architecture.architecture {
             None => {
-                wrong.add("training.architecture", "say which: llama or gpt2");
+                wrong.add("training.architecture", "say which: llama, gpt2, bert or t5");
                 None
             }
             Some(Family::Llama(llama)) => check_llama(llama, wrong),
             Some(Family::Gpt2(gpt2)) => check_gpt2(gpt2, wrong),
+            Some(Family::Bert(bert)) => check_bert(bert, wrong),
+            Some(Family::T5(_)) => {
+                wrong.add("training.architecture", "a t5 learns rows, which need a base: use llama, gpt2 or bert");
+                None
+            }
         },
     };
     let steps = training.steps;
@@ -107,6 +114,22 @@ fn check_gpt2(gpt2: &Gpt2, wrong: &mut Wrong) -> Option<i32> {
         });
     }
     wrong.size(&at("n_positions"), gpt2.n_positions, LARGEST).then_some(gpt2.n_positions)
+}
+
+/// Gives the context, where it is one.
+fn check_bert(bert: &Bert, wrong: &mut Wrong) -> Option<i32> {
+    let at = |name: &str| format!("training.architecture.bert.{name}");
+    let (width, heads) = (bert.hidden_size, bert.num_attention_heads);
+    let has_width = wrong.size(&at("hidden_size"), width, LARGEST);
+    wrong.size(&at("intermediate_size"), bert.intermediate_size, LARGEST);
+    wrong.size(&at("num_hidden_layers"), bert.num_hidden_layers, LARGEST);
+    if wrong.size(&at("num_attention_heads"), heads, LARGEST) && has_width {
+        wrong.unless(width % heads == 0, &at("num_attention_heads"), || {
+            format!("{heads} does not divide hidden_size {width}")
+        });
+    }
+    let context = bert.max_position_embeddings;
+    wrong.size(&at("max_position_embeddings"), context, LARGEST).then_some(context)
 }
 
 fn check_optimizer(optimizer: &AdamW, wrong: &mut Wrong) {

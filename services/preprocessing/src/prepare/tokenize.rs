@@ -25,12 +25,9 @@ pub(crate) fn train(recipe: &Recipe, texts: &[&str], watch: &Watch) -> Result<To
 
 /// Gives every document its ids; one with a character that the tokenizer does not know is dropped.
 pub(crate) fn encode(tokenizer: &Tokenizer, documents: &mut [Document], watch: &Watch) -> Result<(), Error> {
-    let end = tokenizer.end_of_text().ok_or(Error::NoEndOfText)?;
+    let (before, after) = tokenizer.around_document()?.ok_or(Error::NoEndOfText)?;
     each("tokenising", documents, watch, |document| match tokenizer.encode(&document.text) {
-        Ok(mut ids) => {
-            ids.push(end);
-            document.ids = ids;
-        }
+        Ok(ids) => document.ids = [before.as_slice(), &ids, &after].concat(),
         Err(error) => document.drop_for("NOT_ENCODABLE", error.to_string()),
     })
 }

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 use tidemill_dataset::{Mixture, Sampler, Tokens};
-use tidemill_models::{Attention, Documents, IGNORED};
+use tidemill_models::{Attention, Documents, IGNORED, Pairs};
 
 use super::{Prompt, Result, Rows, drawn::Drawn, rows::no_prompts};
 
@@ -10,6 +10,11 @@ use super::{Prompt, Result, Rows, drawn::Drawn, rows::no_prompts};
 pub trait Samples: Send {
     /// Fills a window of tokens and what is to follow each of them; [`IGNORED`] targets are not learned.
     fn fill(&self, position: u64, inputs: &mut [i64], targets: &mut [i64]);
+
+    /// Whether targets are tokens that are hidden at their own places, for encoders, and not those that follow.
+    fn are_masked(&self) -> bool {
+        false
+    }
 }
 
 /// Windows of a packed token stream in a keyed order; every token is learned.
@@ -79,11 +84,29 @@ pub(super) struct Laid {
     pub(super) mismatched: Option<Box<MicroBatch>>,
     /// Of answers that the model drew: how each compares with its group.
     pub(super) drawn: Option<Drawn>,
+    /// Of texts that are written of sources: those.
+    pub(super) sources: Option<Sources>,
+}
+
+/// Sources of the documents of a batch, end to end in the same order.
+pub(super) struct Sources {
+    /// [1, time].
+    ids: Tensor,
+    lengths: Documents,
+}
+
+impl Sources {
+    pub(super) fn new(sources: &[&[u32]], device: Device) -> Result<Self> {
+        let ids: Vec<i64> = sources.iter().flat_map(|ids| ids.iter().map(|id| i64::from(*id))).collect();
+        let lengths = sources.iter().map(|ids| ids.len() as i64).collect();
+        let ids = Tensor::f_from_slice(&ids)?.f_unsqueeze(0)?.f_to_device(device)?;
+        Ok(Self { ids, lengths: Documents::new(lengths, device)? })
+    }
 }
 
 impl MicroBatch {
     /// Whole windows.
-    fn windows(inputs: &[i64], targets: &[i64], rows: usize, device: Device) -> Result<Self> {
+    pub(super) fn windows(inputs: &[i64], targets: &[i64], rows: usize, device: Device) -> Result<Self> {
         let shape = [rows as i64, (inputs.len() / rows) as i64];
         let tensor = |ids: &[i64]| Tensor::f_from_slice(ids)?.f_view(shape)?.f_to_device(device);
         let supervised = targets.iter().filter(|target| **target != IGNORED).count();
@@ -109,9 +132,24 @@ impl MicroBatch {
             labels: Vec::new(),
             mismatched: None,
             drawn: None,
+            sources: None,
         };
         let supervised = laid.supervised.iter().sum();
         Ok(Self { inputs_bt: row(&inputs)?, targets_bt: row(&targets)?, supervised, documents: Some(laid) })
+    }
+
+    /// Tokens that the model reads.
+    pub(super) fn read(&self) -> usize {
+        let sources = self.documents.as_ref().and_then(|laid| laid.sources.as_ref());
+        self.inputs_bt.numel() + sources.map_or(0, |sources| sources.ids.numel())
+    }
+
+    /// Sources and texts, where it has sources.
+    pub(super) fn pairs(&self) -> Option<Pairs<'_>> {
+        let laid = self.documents.as_ref()?;
+        let Sources { ids, lengths } = laid.sources.as_ref()?;
+        let (texts, text_documents) = (&self.inputs_bt, &laid.lengths);
+        Some(Pairs { sources: ids, source_documents: lengths, texts, text_documents })
     }
 
     /// How the batch is attended.

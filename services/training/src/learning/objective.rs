@@ -1,6 +1,7 @@
 //! What a batch teaches, by method. Definitions and normalisers are TRL's, so that its losses can be compared number by number.
 
 mod distilled;
+mod fit;
 mod grouped;
 mod judged;
 mod preference;
@@ -50,6 +51,16 @@ pub enum Method {
     },
     /// GRPO, on answers that the model draws.
     Grouped(Grouped),
+    /// Cross-entropy of tokens that are hidden from an encoder.
+    MaskedLanguage {
+        /// Share of tokens to guess.
+        mask_probability: f64,
+    },
+    /// Cross-entropy of texts that are written of sources.
+    SequenceToSequence {
+        /// Tokens kept of a text; 0 keeps as many as of a source.
+        max_target_length: usize,
+    },
 }
 
 /// A loss on the difference of log-ratios.
@@ -133,8 +144,9 @@ impl Learner<'_> {
                 grouped::outcome(self, batch, laid, drawn, constants)
             }
             _ => {
-                let sum = self.in_precision(|| {
-                    self.model.loss_sum(&batch.inputs_bt, &batch.targets_bt, batch.attention(), self.z_loss)
+                let sum = self.in_precision(|| match batch.pairs() {
+                    Some(pairs) => self.model.pairs_loss_sum(pairs, &batch.targets_bt, self.z_loss),
+                    None => self.model.loss_sum(&batch.inputs_bt, &batch.targets_bt, batch.attention(), self.z_loss),
                 })?;
                 Ok(Outcome { loss: sum.f_to_kind(Kind::Float)?, figures: BTreeMap::new() })
             }

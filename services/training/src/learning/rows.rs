@@ -5,7 +5,7 @@ use tidemill_dataset::{Mixture, Sampler};
 
 use super::{
     Error, Result,
-    loader::{MicroBatch, Placed},
+    loader::{MicroBatch, Placed, Sources},
 };
 
 /// One row, as ids and the id to predict after each.
@@ -26,6 +26,13 @@ pub enum Row {
     },
     /// A prompt whose answers are drawn and rewarded.
     Prompt(Prompt),
+    /// A text to write of a source.
+    Sourced {
+        /// Ids that the encoder reads.
+        source: Box<[u32]>,
+        /// What the decoder reads, and what it should write.
+        text: Sequence,
+    },
 }
 
 /// A prompt, and what a right answer to it says.
@@ -95,6 +102,12 @@ impl Rows {
         Ok(Self { parts: parts.into_iter().map(part).collect::<Result<_>>()?, mixture, order, longest })
     }
 
+    /// Whether all rows have sources, or none has.
+    pub(super) fn have_sources(&self, wanted: bool) -> bool {
+        let mut rows = self.parts.iter().flat_map(|part| &part.rows);
+        rows.all(|row| matches!(row, Row::Sourced { .. }) == wanted)
+    }
+
     /// The row at a position.
     fn row(&self, position: u64) -> &Row {
         let (part, position) = self.mixture.place(position);
@@ -130,6 +143,7 @@ impl Rows {
 fn batch(rows: &[&Row], longest: usize, device: Device) -> Result<MicroBatch> {
     let mut documents: Vec<(&[u32], &[i32])> = Vec::new();
     let mut labels = Vec::new();
+    let mut sources: Vec<&[u32]> = Vec::new();
     for row in rows {
         match row {
             Row::Answer(sequence) => documents.push(sequence.parts()),
@@ -140,9 +154,18 @@ fn batch(rows: &[&Row], longest: usize, device: Device) -> Result<MicroBatch> {
             }
             // A prompt alone teaches nothing: its answers are drawn first.
             Row::Prompt(_) => {}
+            Row::Sourced { source, text } => {
+                documents.push(text.parts());
+                sources.push(source);
+            }
         }
     }
     let mut batch = MicroBatch::documents(&documents, device)?;
+    if !sources.is_empty()
+        && let Some(laid) = &mut batch.documents
+    {
+        laid.sources = Some(Sources::new(&sources, device)?);
+    }
     if !labels.is_empty()
         && let Some(laid) = &mut batch.documents
     {

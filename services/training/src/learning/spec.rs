@@ -4,12 +4,11 @@ mod grouped;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tidemill_models::{Activation, Config, Gpt2Config, LlamaConfig, LlamaMember, LoraConfig, Rope};
+use tidemill_models::{Config, LoraConfig};
 use tidemill_proto::r#type::v1::direct_preference_optimization::Loss;
 use tidemill_proto::r#type::v1::schedule::Decay as DecaySpec;
-use tidemill_proto::r#type::v1::{
-    Architecture, Lora, Schedule as ScheduleSpec, TrainingSpec, adam_w, architecture, lora, training_spec,
-};
+use tidemill_proto::r#type::v1::{Lora, Schedule as ScheduleSpec, TrainingSpec, adam_w, lora, training_spec};
+use tidemill_text::Masking;
 
 use super::{Decay, Distillation, Error, Method, Order, PreferenceLoss, Result, Reward, Schedule};
 
@@ -151,6 +150,9 @@ impl Spec {
         if let Some(problem) = self.config.problems().into_iter().next() {
             return spec("architecture", problem);
         }
+        if let Err(problem) = self.method.check_model(&self.config) {
+            return spec("method", problem);
+        }
         let context = self.config.context_length();
         if self.sequence_length as i64 > context {
             let length = self.sequence_length;
@@ -177,6 +179,15 @@ impl Spec {
         }
         if !(self.z_loss.is_finite() && self.z_loss >= 0.0) {
             return spec("z_loss", format!("{} is neither 0 nor a positive number", self.z_loss));
+        }
+        if let Method::MaskedLanguage { mask_probability } = self.method
+            && !(mask_probability > 0.0 && mask_probability < 1.0)
+        {
+            let field = "masked_language_modeling.mask_probability";
+            return spec(field, format!("{mask_probability} is not above 0 and below 1"));
+        }
+        if self.distillation.is_some() && matches!(self.method, Method::SequenceToSequence { .. }) {
+            return spec("distillation", "no teacher is followed by sequence_to_sequence: leave it out".to_owned());
         }
         if self.quantized_base && self.lora.is_none() {
             let text = "a quantised base is not trained itself: only an adapter learns beside it".to_owned();
@@ -228,57 +239,6 @@ impl Spec {
     }
 }
 
-/// The configuration of a new model of the given architecture for a tokenizer.
-pub fn config_of(architecture: &Architecture, vocabulary_size: i64, end_of_text: Option<i64>) -> Result<Config> {
-    let missing = || Error::Spec { field: "architecture", problem: "missing: llama or gpt2".to_owned() };
-    let config = match architecture.architecture.as_ref().ok_or_else(missing)? {
-        architecture::Architecture::Llama(llama) => {
-            let heads = i64::from(llama.num_attention_heads);
-            Config::Llama(LlamaConfig {
-                member: LlamaMember::Llama,
-                vocab_size: vocabulary_size,
-                hidden_size: llama.hidden_size.into(),
-                intermediate_size: llama.intermediate_size.into(),
-                num_hidden_layers: llama.num_hidden_layers.into(),
-                num_attention_heads: heads,
-                num_key_value_heads: llama.num_key_value_heads.into(),
-                head_dim: i64::from(llama.hidden_size) / heads.max(1),
-                max_position_embeddings: llama.max_position_embeddings.into(),
-                rope: Rope { theta: or(llama.rope_theta, 10_000.0), scaling: None },
-                rms_norm_eps: 1e-6,
-                qkv_bias: false,
-                output_bias: false,
-                mlp_bias: false,
-                head_norms: false,
-                windows: Vec::new(),
-                tie_word_embeddings: llama.tie_word_embeddings,
-                initializer_range: 0.02,
-                bos_token_id: None,
-                eos_token_id: end_of_text,
-            })
-        }
-        architecture::Architecture::Gpt2(gpt2) => Config::Gpt2(Gpt2Config {
-            vocab_size: vocabulary_size,
-            n_embd: gpt2.n_embd.into(),
-            n_layer: gpt2.n_layer.into(),
-            n_head: gpt2.n_head.into(),
-            n_positions: gpt2.n_positions.into(),
-            n_inner: None,
-            bias: gpt2.bias,
-            // nanoGPT, whose models have no biases, uses the exact form.
-            activation_function: if gpt2.bias { Activation::GeluNew } else { Activation::Gelu },
-            layer_norm_epsilon: 1e-5,
-            initializer_range: 0.02,
-            bos_token_id: None,
-            eos_token_id: end_of_text,
-        }),
-    };
-    match config.problems().is_empty() {
-        true => Ok(config),
-        false => Err(Error::Spec { field: "architecture", problem: config.problems().join("; ") }),
-    }
-}
-
 /// How a job's rows or tokens teach, defaults filled in.
 pub fn method_of(method: Option<&training_spec::Method>) -> Method {
     match method {
@@ -301,6 +261,12 @@ pub fn method_of(method: Option<&training_spec::Method>) -> Method {
             undesirable_weight: or(spec.undesirable_weight, 1.0),
         },
         Some(training_spec::Method::GroupRelativePolicyOptimization(spec)) => Method::Grouped(grouped::of(spec)),
+        Some(training_spec::Method::MaskedLanguageModeling(spec)) => {
+            Method::MaskedLanguage { mask_probability: or(spec.mask_probability, Masking::PROBABILITY) }
+        }
+        Some(training_spec::Method::SequenceToSequence(spec)) => {
+            Method::SequenceToSequence { max_target_length: spec.max_target_length.max(0) as usize }
+        }
     }
 }
 

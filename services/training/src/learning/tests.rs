@@ -1,5 +1,6 @@
 mod grouped;
 mod memory;
+mod pairs;
 mod ranks;
 
 use std::{fs, path::Path};

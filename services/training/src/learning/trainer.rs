@@ -13,6 +13,7 @@ use std::{
 use tch::{Device, Tensor};
 use tidemill_dataset::{Mixture, Tokens};
 use tidemill_models::{Config, Model};
+use tidemill_text::Masking;
 use tidemill_torch::{process, ranks::Buckets};
 
 use super::{
@@ -40,6 +41,8 @@ pub enum Validation {
     None,
     /// A stream of tokens.
     Tokens(Tokens),
+    /// A stream of which tokens are hidden, always the same.
+    Masked(Tokens, Masking),
     /// Rows.
     Rows(Rows),
 }
@@ -128,6 +131,7 @@ impl Trainer {
         world: World,
     ) -> Result<Self> {
         spec.check()?;
+        spec.method.check_data(&data.train)?;
         if world.size() > spec.micro_batches() {
             let problem =
                 format!("a step has {} micro-batches: too few for {} ranks", spec.micro_batches(), world.size());
@@ -193,7 +197,7 @@ impl Trainer {
     /// The run with the teacher that its spec asks for.
     ///
     /// # Errors
-    /// The teacher has another vocabulary.
+    /// The teacher has another vocabulary, or the method is not for it.
     pub fn with_teacher(mut self, teacher: Model) -> Result<Self> {
         let (own, other) = (self.config().vocabulary_size(), teacher.config().vocabulary_size());
         if own != other {
@@ -201,6 +205,8 @@ impl Trainer {
                 format!("the teacher knows {other} tokens, and the model {own}: they must be the same tokens");
             return Err(Error::Spec { field: "distillation.teacher_model_digest", problem });
         }
+        let unfit = |problem| Error::Spec { field: "distillation.teacher_model_digest", problem };
+        self.spec.method.check_model(teacher.config()).map_err(unfit)?;
         self.teacher = Some(teacher);
         Ok(self)
     }
@@ -239,7 +245,7 @@ impl Trainer {
         }
         let batches = self.batches()?;
         let load_seconds = began.elapsed().as_secs_f64();
-        let read: usize = batches.iter().map(|(_, batch)| batch.inputs_bt.numel()).sum();
+        let read: usize = batches.iter().map(|(_, batch)| batch.read()).sum();
         let own: usize = batches.iter().map(|(_, batch)| self.spec.method.weight(batch)).sum();
         let learned: usize = batches.iter().map(|(_, batch)| batch.supervised).sum();
         let counts = self.world.sum(&[own as f64, learned as f64, read as f64])?;

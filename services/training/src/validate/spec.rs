@@ -1,9 +1,9 @@
 //! The rules of a TrainingSpec that need nothing but the spec itself.
 
 mod grouped;
+mod shape;
 
 use tidemill_chassis::Fault;
-use tidemill_proto::r#type::v1::architecture::{self, Gpt2, Llama};
 use tidemill_proto::r#type::v1::schedule::Decay;
 use tidemill_proto::r#type::v1::training_spec::{Method, Order, Precision};
 use tidemill_proto::r#type::v1::{AdamW, Lora, Schedule, TrainingSpec, adam_w, lora};
@@ -53,7 +53,7 @@ impl Violations {
 
 /// Adds what is wrong with a spec. The architecture does not matter where a base model brings its own.
 pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations) {
-    let context = if has_base { None } else { check_architecture(spec, wrong) };
+    let context = if has_base { None } else { shape::check(spec, wrong) };
     wrong.unless(spec.steps >= 1, "steps", || format!("{} is not a number of steps; use at least 1", spec.steps));
     wrong.size("batch_size", spec.batch_size);
     wrong.count("accumulation", spec.accumulation.into());
@@ -96,9 +96,11 @@ pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations)
         wrong.range("distillation.temperature", distillation.temperature, 0.0, 1e3);
         let weight = distillation.weight.unwrap_or(1.0);
         wrong.unless((0.0..=1.0).contains(&weight), "distillation.weight", || format!("{weight} is not in [0, 1]"));
-        let learns_tokens = matches!(spec.method, None | Some(Method::SupervisedFineTuning(_)));
+        let learns_tokens =
+            matches!(spec.method, None | Some(Method::SupervisedFineTuning(_) | Method::MaskedLanguageModeling(_)));
         wrong.unless(learns_tokens, "distillation", || {
-            "a teacher is followed token by token: with packed tokens or supervised_fine_tuning".to_owned()
+            "a teacher is followed token by token: with packed tokens, supervised_fine_tuning or masked_language_modeling"
+                .to_owned()
         });
     }
     if let Some(method) = &spec.method {
@@ -124,6 +126,12 @@ fn check_lora(lora: &Lora, wrong: &mut Violations) {
 fn check_method(method: &Method, of: &TrainingSpec, wrong: &mut Violations) {
     match method {
         Method::SupervisedFineTuning(_) => {}
+        Method::MaskedLanguageModeling(spec) => {
+            wrong.range("masked_language_modeling.mask_probability", spec.mask_probability, 0.0, 1.0);
+        }
+        Method::SequenceToSequence(spec) => {
+            wrong.count("sequence_to_sequence.max_target_length", spec.max_target_length.into());
+        }
         Method::DirectPreferenceOptimization(spec) => {
             const AT: &str = "direct_preference_optimization";
             wrong.range(&format!("{AT}.beta"), spec.beta, 0.0, 1e6);
@@ -142,65 +150,6 @@ fn check_method(method: &Method, of: &TrainingSpec, wrong: &mut Violations) {
         }
         Method::GroupRelativePolicyOptimization(spec) => grouped::check(spec, of.sequence_length, wrong),
     }
-}
-
-/// Returns the context, where it is valid.
-fn check_architecture(spec: &TrainingSpec, wrong: &mut Violations) -> Option<i32> {
-    match spec.architecture.as_ref().and_then(|architecture| architecture.architecture.as_ref()) {
-        None => {
-            wrong.add("spec.architecture", "is required: llama or gpt2");
-            None
-        }
-        Some(architecture::Architecture::Llama(shape)) => check_llama(shape, wrong),
-        Some(architecture::Architecture::Gpt2(shape)) => check_gpt2(shape, wrong),
-    }
-}
-
-fn check_llama(shape: &Llama, wrong: &mut Violations) -> Option<i32> {
-    const AT: &str = "architecture.llama";
-    let width = wrong.size(&format!("{AT}.hidden_size"), shape.hidden_size);
-    wrong.size(&format!("{AT}.intermediate_size"), shape.intermediate_size);
-    wrong.size(&format!("{AT}.num_hidden_layers"), shape.num_hidden_layers);
-    let heads = wrong.size(&format!("{AT}.num_attention_heads"), shape.num_attention_heads);
-    let pairs = wrong.size(&format!("{AT}.num_key_value_heads"), shape.num_key_value_heads);
-    if width && heads {
-        let (width, heads) = (shape.hidden_size, shape.num_attention_heads);
-        let field = format!("{AT}.num_attention_heads");
-        wrong.unless(width % heads == 0, &field, || format!("{heads} does not divide hidden_size = {width}"));
-        let even = width % heads != 0 || (width / heads) % 2 == 0;
-        wrong.unless(even, &field, || {
-            format!(
-                "heads of {} channels cannot rotate in pairs; hidden_size / num_attention_heads must be even",
-                width / heads
-            )
-        });
-    }
-    if heads && pairs {
-        let (heads, pairs) = (shape.num_attention_heads, shape.num_key_value_heads);
-        let field = format!("{AT}.num_key_value_heads");
-        wrong.unless(heads % pairs == 0, &field, || format!("{pairs} does not divide num_attention_heads = {heads}"));
-    }
-    let base = shape.rope_theta;
-    let turns = base == 0.0 || (base.is_finite() && base > 1.0);
-    wrong.unless(turns, &format!("{AT}.rope_theta"), || {
-        format!("{base} is not a rotary base; use 0 for 10000, or more than 1")
-    });
-    let context = wrong.size(&format!("{AT}.max_position_embeddings"), shape.max_position_embeddings);
-    context.then_some(shape.max_position_embeddings)
-}
-
-fn check_gpt2(shape: &Gpt2, wrong: &mut Violations) -> Option<i32> {
-    const AT: &str = "architecture.gpt2";
-    let width = wrong.size(&format!("{AT}.n_embd"), shape.n_embd);
-    wrong.size(&format!("{AT}.n_layer"), shape.n_layer);
-    let heads = wrong.size(&format!("{AT}.n_head"), shape.n_head);
-    if width && heads {
-        let (width, heads) = (shape.n_embd, shape.n_head);
-        wrong.unless(width % heads == 0, &format!("{AT}.n_head"), || {
-            format!("{heads} does not divide n_embd = {width}")
-        });
-    }
-    wrong.size(&format!("{AT}.n_positions"), shape.n_positions).then_some(shape.n_positions)
 }
 
 fn check_optimizer(optimizer: &AdamW, wrong: &mut Violations) {
@@ -230,7 +179,8 @@ fn check_schedule(schedule: &Schedule, steps: i64, wrong: &mut Violations) {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_proto::r#type::v1::Architecture;
+    use tidemill_proto::r#type::v1::architecture::{self, Bert, Llama, T5};
+    use tidemill_proto::r#type::v1::{Architecture, MaskedLanguageModeling, SequenceToSequence};
 
     use super::*;
 
@@ -327,5 +277,63 @@ mod tests {
     fn heads_that_cannot_rotate_are_refused() {
         let odd = Llama { hidden_size: 60, num_attention_heads: 4, ..llama() };
         assert_eq!(fields(&valid(odd), false), ["spec.architecture.llama.num_attention_heads"]);
+    }
+
+    fn of(shape: architecture::Architecture, method: Option<Method>) -> TrainingSpec {
+        TrainingSpec { architecture: Some(Architecture { architecture: Some(shape) }), method, ..valid(llama()) }
+    }
+
+    #[test]
+    fn a_method_is_for_models_of_its_kind() {
+        let bert = Bert {
+            hidden_size: 64,
+            intermediate_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            max_position_embeddings: 32,
+        };
+        let t5 = T5 { d_model: 64, d_ff: 128, num_layers: 2, num_heads: 4, ..T5::default() };
+        let methods: [fn() -> Option<Method>; 3] = [
+            || None,
+            || Some(Method::MaskedLanguageModeling(MaskedLanguageModeling::default())),
+            || Some(Method::SequenceToSequence(SequenceToSequence::default())),
+        ];
+        let shapes = [
+            architecture::Architecture::Llama(llama()),
+            architecture::Architecture::Bert(bert),
+            architecture::Architecture::T5(t5),
+        ];
+        for (at, method) in methods.into_iter().enumerate() {
+            for (of_kind, shape) in shapes.iter().enumerate() {
+                let expected: &[&str] = if at == of_kind { &[] } else { &["spec.method"] };
+                assert_eq!(fields(&of(shape.clone(), method()), false), expected, "{:?} {shape:?}", method());
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_and_constants_of_encoders_are_checked() {
+        let method = Some(Method::MaskedLanguageModeling(MaskedLanguageModeling { mask_probability: 1.0 }));
+        let bert = Bert { hidden_size: 64, num_attention_heads: 5, max_position_embeddings: 8, ..Bert::default() };
+        let expected = [
+            "spec.architecture.bert.intermediate_size",
+            "spec.architecture.bert.num_hidden_layers",
+            "spec.architecture.bert.num_attention_heads",
+            "spec.sequence_length",
+            "spec.masked_language_modeling.mask_probability",
+        ];
+        assert_eq!(fields(&of(architecture::Architecture::Bert(bert), method), false), expected);
+        let method = Some(Method::SequenceToSequence(SequenceToSequence { max_target_length: -1 }));
+        let t5 = T5 { d_model: 64, d_kv: -1, num_heads: 2, ..T5::default() };
+        let expected = [
+            "spec.architecture.t5.d_ff",
+            "spec.architecture.t5.num_layers",
+            "spec.architecture.t5.d_kv",
+            "spec.sequence_to_sequence.max_target_length",
+        ];
+        assert_eq!(fields(&of(architecture::Architecture::T5(t5.clone()), method), false), expected);
+        let odd = T5 { d_ff: 8, num_layers: 1, d_kv: 0, feed_forward_proj: "swish".to_owned(), ..t5 };
+        let method = Some(Method::SequenceToSequence(SequenceToSequence::default()));
+        assert_eq!(fields(&of(architecture::Architecture::T5(odd), method), false), ["spec.architecture"]);
     }
 }

@@ -1,5 +1,6 @@
 //! What a run reads: token streams or rows, tokenizer and base model, verified as they come.
 
+mod fresh;
 mod rows;
 
 use std::path::{Path, PathBuf};
@@ -9,10 +10,10 @@ use tidemill_artifacts::{Artifacts, Digest, Manifest};
 use tidemill_dataset::{Prepared, PreparedAnnotations, Split, Tokens};
 use tidemill_models::Config;
 use tidemill_proto::training::v1::TrainingJob;
-use tidemill_text::Tokenizer;
+use tidemill_text::{Masking, Tokenizer};
 
 use crate::error::{Error, Result};
-use crate::learning::{self, Data, Row, Rows, Spec, Train, Validation};
+use crate::learning::{self, Data, Method, Row, Rows, Spec, Train, Validation, method_of};
 
 /// What a run reads.
 pub(crate) struct Inputs {
@@ -28,6 +29,8 @@ pub(crate) struct Inputs {
     pub(crate) ends: Vec<u32>,
     /// What to learn from, and what to measure on meanwhile.
     pub(crate) material: Material,
+    /// The artifact that the tokenizer of a new model's rows is from.
+    pub(crate) tokenizer_source: Option<Digest>,
     /// The model to start from, and its folder.
     pub(crate) base: Option<(Digest, PathBuf)>,
     /// The model to learn from, and its folder.
@@ -40,14 +43,15 @@ impl Inputs {
     /// All artifacts that the weights depend on.
     pub(crate) fn parents(&self) -> Vec<Digest> {
         let models = [&self.base, &self.teacher].into_iter().flatten().map(|(digest, _)| *digest);
-        std::iter::once(self.dataset).chain(self.mixed.iter().copied()).chain(models).collect()
+        let tokenizer = self.tokenizer_source.into_iter();
+        std::iter::once(self.dataset).chain(self.mixed.iter().copied()).chain(models).chain(tokenizer).collect()
     }
 }
 
 /// What is learned from: of each dataset that is mixed its part for training, with its weight.
 pub(crate) enum Material {
-    /// Streams of tokens.
-    Tokens { train: Vec<(Tokens, f64)>, validation: Tokens },
+    /// Streams of tokens, and how an encoder's are hidden.
+    Tokens { train: Vec<(Tokens, f64)>, validation: Tokens, masking: Option<Masking> },
     /// Rows, in the model's ids.
     Rows { train: Vec<(Vec<Row>, f64)>, validation: Vec<Row> },
 }
@@ -57,7 +61,13 @@ impl Material {
     pub(crate) fn data(&self, spec: &Spec) -> learning::Result<Data> {
         let rows = |parts: Vec<(Vec<Row>, f64)>| Rows::mixed(parts, spec.order, spec.seed, spec.sequence_length);
         match self {
-            Self::Tokens { train, validation } => Data::mixed(train.clone(), Some(validation.clone()), spec),
+            Self::Tokens { train, validation, masking } => {
+                let data = Data::mixed(train.clone(), Some(validation.clone()), spec)?;
+                Ok(match masking {
+                    Some(masking) => data.masked(masking.clone(), spec.seed),
+                    None => data,
+                })
+            }
             Self::Rows { train, validation } => Ok(Data {
                 train: Train::Rows(rows(train.clone())?),
                 validation: match validation.is_empty() {
@@ -113,24 +123,45 @@ async fn of_dataset(artifacts: &Artifacts, job: &TrainingJob, dataset: Digest, b
     match Prepared::from_map(&manifest.annotations).map_err(failed)? {
         Prepared::Tokens(annotations) => of_tokens(artifacts, job, dataset, manifest, &annotations, base).await,
         Prepared::Rows(annotations) => {
-            let Some(Base { digest, folder, tokenizer_digest }) = base else {
-                let reason = "is required: rows are learned in the tokens and the chat template of a model".to_owned();
-                return Err(Error::Unfit { field: "base_model_digest", reason });
+            let files = match &base {
+                Some(base) => rows::files(&base.folder)?,
+                None => fresh::files(artifacts, job).await?,
             };
-            let config = tidemill_models::read_config(&folder).map_err(learning::Error::from)?;
-            let read = rows::read(artifacts, job, &dataset, manifest, annotations.row_type, &folder).await?;
+            let config = match &base {
+                Some(base) => tidemill_models::read_config(&base.folder).map_err(learning::Error::from)?,
+                None => fresh::config(job, &files.tokenizer)?,
+            };
             let known = config.vocabulary_size();
-            if (read.tokenizer.vocabulary_size() as i64) > known {
+            if (files.tokenizer.vocabulary_size() as i64) > known {
                 let reason = format!(
-                    "the tokenizer of {digest} has {} ids, and the model knows {known}: the two do not belong together",
-                    read.tokenizer.vocabulary_size()
+                    "its tokenizer has {} ids, and the model knows {known}: the two do not belong together",
+                    files.tokenizer.vocabulary_size()
                 );
                 return Err(Error::Unfit { field: "base_model_digest", reason });
             }
-            let material = Material::Rows { train: vec![(read.train, 1.0)], validation: read.validation };
-            let (tokenizer, ends, mixed) = (read.tokenizer, read.ends, Vec::new());
-            let base = Some((digest, folder));
-            Ok(Inputs { dataset, mixed, tokenizer_digest, tokenizer, ends, material, base, teacher: None, config })
+            let read = rows::read(artifacts, job, &dataset, manifest, annotations.row_type, &files, &config).await?;
+            let [train, validation] = read;
+            let material = Material::Rows { train: vec![(train, 1.0)], validation };
+            let (tokenizer, ends, mixed) = (files.tokenizer, files.ends, Vec::new());
+            let tokenizer_source: Option<Digest> =
+                if base.is_none() { Some(job.tokenizer_digest.parse()?) } else { None };
+            let tokenizer_digest = match &base {
+                Some(base) => base.tokenizer_digest.clone(),
+                None => job.tokenizer_digest.clone(),
+            };
+            let base = base.map(|base| (base.digest, base.folder));
+            Ok(Inputs {
+                dataset,
+                mixed,
+                tokenizer_digest,
+                tokenizer,
+                ends,
+                material,
+                tokenizer_source,
+                base,
+                teacher: None,
+                config,
+            })
         }
     }
 }
@@ -164,6 +195,7 @@ async fn of_tokens(
     let material = Material::Tokens {
         train: vec![(tokens(Split::Train).await?, 1.0)],
         validation: tokens(Split::Validation).await?,
+        masking: masking(job, &tokenizer, base.as_ref())?,
     };
     let config = match &base {
         Some(Base { digest, folder, .. }) => {
@@ -181,15 +213,38 @@ async fn of_tokens(
             let architecture = job.spec.as_ref().and_then(|spec| spec.architecture.as_ref());
             let architecture = architecture.ok_or_else(|| Error::Unfit {
                 field: "spec.architecture",
-                reason: "is required: llama or gpt2".to_owned(),
+                reason: "is required: llama, gpt2, bert or t5".to_owned(),
             })?;
             learning::config_of(architecture, vocabulary_size as i64, tokenizer.end_of_text().map(i64::from))?
         }
     };
     let tokenizer_digest = annotations.tokenizer_digest.clone();
     let base = base.map(|base| (base.digest, base.folder));
-    let (mixed, ends) = (Vec::new(), Vec::new());
-    Ok(Inputs { dataset, mixed, tokenizer_digest, tokenizer, ends, material, base, teacher: None, config })
+    let (mixed, ends, tokenizer_source) = (Vec::new(), Vec::new(), None);
+    Ok(Inputs {
+        dataset,
+        mixed,
+        tokenizer_digest,
+        tokenizer,
+        ends,
+        material,
+        tokenizer_source,
+        base,
+        teacher: None,
+        config,
+    })
+}
+
+/// How tokens are hidden, for the method that guesses them.
+fn masking(job: &TrainingJob, tokenizer: &Tokenizer, base: Option<&Base>) -> Result<Option<Masking>> {
+    let asked = job.spec.as_ref().and_then(|spec| spec.method.as_ref());
+    let Method::MaskedLanguage { mask_probability } = method_of(asked) else { return Ok(None) };
+    let names = match base {
+        Some(base) => rows::file(&base.folder, "tokenizer_config.json")?,
+        None => None,
+    };
+    let unfit = |error: tidemill_text::Error| Error::Unfit { field: "dataset_digest", reason: error.to_string() };
+    Masking::of(tokenizer, names.as_deref(), mask_probability).map(Some).map_err(unfit)
 }
 
 async fn shards(artifacts: &Artifacts, digest: &Digest, manifest: &Manifest, prefix: &str) -> Result<Vec<Bytes>> {

@@ -7,6 +7,7 @@ use prost::Message;
 use prost_reflect::DynamicMessage;
 use serde_json::json;
 use tidemill_artifacts::{Artifacts, Digest};
+use tidemill_models::Config;
 use tidemill_platform::models::BASE_MODEL_DIGEST;
 use tidemill_platform::worker;
 use tidemill_proto::r#type::v1::TrainingSpec;
@@ -57,9 +58,9 @@ pub(crate) async fn publish(
     if is_adapter {
         annotations.insert(BASE_MODEL_DIGEST.to_owned(), base.clone());
     }
-    let context = trainer.config().context_length() as usize;
+    let config = trainer.config().clone();
     trainer.export(&folder, &base, merge)?;
-    write_text_files(&folder, inputs, context)?;
+    write_text_files(&folder, inputs, &config)?;
     let digest = artifacts.put_directory(&folder, "model", inputs.parents(), annotations).await?;
     artifacts.claim(&worker::result_reference(uid), &digest).await?;
     Ok(digest)
@@ -76,21 +77,28 @@ fn metric_point(point: &Point) -> MetricPoint {
     MetricPoint { step: point.step as i64, metrics }
 }
 
-/// The files beside config and weights. Those of the base model, where it has them; it may have been tuned to its own template.
-fn write_text_files(folder: &Path, inputs: &Inputs, context: usize) -> Result<()> {
-    let template = ChatTemplate::plain();
+/// The files beside config and weights. Those of the base model, where it has them; it may have been tuned to its own template. A model
+/// that is no decoder has none.
+fn write_text_files(folder: &Path, inputs: &Inputs, config: &Config) -> Result<()> {
+    let template = config.is_decoder().then(ChatTemplate::plain);
+    let context = config.context_length() as usize;
+    let generation = match config.is_decoder() {
+        true => Some(generation_config(&inputs.tokenizer)),
+        false => crate::import::generation_config(config),
+    };
     let files = [
-        ("tokenizer_config.json", tokenizer_config(&inputs.tokenizer, &template, context)),
-        ("chat_template.jinja", template.source().as_bytes().to_vec()),
-        ("generation_config.json", generation_config(&inputs.tokenizer)),
+        ("tokenizer_config.json", Some(tokenizer_config(&inputs.tokenizer, template.as_ref(), context))),
+        ("chat_template.jinja", template.as_ref().map(|template| template.source().as_bytes().to_vec())),
+        ("generation_config.json", generation),
     ];
     for (name, ours) in files {
         let bytes = match &inputs.base {
             Some((_, base)) if base.join(name).exists() => {
-                std::fs::read(base.join(name)).map_err(Error::file(&base.join(name)))?
+                Some(std::fs::read(base.join(name)).map_err(Error::file(&base.join(name)))?)
             }
             _ => ours,
         };
+        let Some(bytes) = bytes else { continue };
         let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(Error::file(&path))?;
     }

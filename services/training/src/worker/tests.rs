@@ -1,5 +1,6 @@
 mod grouped;
 mod more;
+mod pairs;
 mod ranks;
 pub(crate) mod world;
 

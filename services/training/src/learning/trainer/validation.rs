@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use tch::no_grad;
 use tidemill_dataset::Tokens;
+use tidemill_text::Masking;
 
 use super::{Trainer, Validation, gradients::means};
-use crate::learning::{Method, Result, Rows, loader::MicroBatch, objective::Learner};
+use crate::learning::{Method, Result, Rows, loader::MicroBatch, masked, objective::Learner};
 
 /// Tokens that a measurement during training looks at: enough to steer by, little enough not to be felt.
 const TOKENS: usize = 1 << 15;
@@ -23,6 +24,7 @@ impl Trainer {
     pub fn validate(&self, most_tokens: usize) -> Result<Option<f64>> {
         match &self.validation {
             Validation::Tokens(tokens) => Ok(Some(self.stream(tokens, most_tokens)?)),
+            Validation::Masked(tokens, masking) => self.masked(tokens, masking, most_tokens).map(Some),
             _ => Ok(None),
         }
     }
@@ -32,6 +34,9 @@ impl Trainer {
         let measured = match &self.validation {
             Validation::None => Ok(None),
             Validation::Tokens(tokens) => self.stream(tokens, TOKENS).map(|loss| Some((loss, BTreeMap::new()))),
+            Validation::Masked(tokens, masking) => {
+                self.masked(tokens, masking, TOKENS).map(|loss| Some((loss, BTreeMap::new())))
+            }
             Validation::Rows(rows) => match self.spec.method {
                 Method::Grouped(constants) => self.rewarded(rows, constants).map(Some),
                 _ => self.rows(rows).map(Some),
@@ -55,6 +60,23 @@ impl Trainer {
             start += rows * self.loader.window;
         }
         Ok(sum / count as f64)
+    }
+
+    /// Mean loss (nats) of the tokens that are hidden in the first windows.
+    fn masked(&self, tokens: &Tokens, masking: &Masking, most_tokens: usize) -> Result<f64> {
+        let learner = Learner { z_loss: 0.0, teacher: None, ..self.learner() };
+        let (window, device) = (self.loader.window, self.loader.device);
+        let rows = (BATCH_TOKENS / window).max(1);
+        let most = most_tokens.div_ceil(window);
+        let (mut sum, mut count, mut first) = (0.0, 0, 0);
+        while first < most {
+            let part = (first, rows.min(most - first));
+            let Some(batch) = masked::batch(tokens, masking, window, part, device)? else { break };
+            sum += no_grad(|| learner.outcome(&batch))?.loss.f_double_value(&[])?;
+            count += batch.supervised;
+            first += rows;
+        }
+        Ok(sum / count.max(1) as f64)
     }
 
     fn rows(&self, rows: &Rows) -> Result<Measured> {

@@ -121,11 +121,21 @@ pub(crate) async fn put_dataset(artifacts: &Artifacts, folder: &Path) -> Digest 
 
 /// A dataset of which these texts are for training; the tokenizer is the same for all.
 pub(super) async fn put_dataset_of(artifacts: &Artifacts, folder: &Path, train: Range<usize>) -> Digest {
+    put_dataset_with(artifacts, folder, train, &SPECIAL_TOKENS).await
+}
+
+/// The same with a tokenizer of these special tokens.
+pub(super) async fn put_dataset_with(
+    artifacts: &Artifacts,
+    folder: &Path,
+    train: Range<usize>,
+    special_tokens: &[&str],
+) -> Digest {
     let words = ["we ", "the ", "people ", "of ", "a ", "more ", "perfect ", "union, ", "ordain ", "it.\n"];
     let text =
         |seed: usize| -> String { (0..80).map(|at| words[(seed + at * at * 7 + at / 3) % words.len()]).collect() };
     let texts: Vec<String> = (0..30).map(text).collect();
-    let tokenizer = Tokenizer::train_bpe(texts.iter().map(String::as_str), 300, &SPECIAL_TOKENS).unwrap();
+    let tokenizer = Tokenizer::train_bpe(texts.iter().map(String::as_str), 300, special_tokens).unwrap();
     let end = tokenizer.end_of_text().unwrap();
     let mut sizes = BTreeMap::new();
     for (split, seeds) in [(Split::Train, train), (Split::Validation, 24..30), (Split::Test, 0..0)] {
