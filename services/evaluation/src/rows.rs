@@ -87,13 +87,12 @@ impl Rows {
         model: &Model,
         digest: &str,
         between: impl FnMut(u64) -> bool,
-    ) -> Result<Option<BTreeMap<String, f64>>> {
-        let losses = sequences::score(model, digest, &self.sequences(), between).await?;
-        Ok(losses.map(|losses| self.metrics(&losses)))
+    ) -> Result<Option<Vec<Loss>>> {
+        sequences::score(model, digest, &self.sequences(), between).await
     }
 
     /// The figures, from the losses of the sequences in their order.
-    fn metrics(&self, losses: &[Loss]) -> BTreeMap<String, f64> {
+    pub(crate) fn metrics(&self, losses: &[Loss]) -> BTreeMap<String, f64> {
         let mut losses = losses.iter().copied();
         let mut next = || losses.next().unwrap_or_default();
         let (mut answers, mut pairs, mut right, mut margin) = (Loss::default(), 0u32, 0u32, 0.0);
@@ -121,6 +120,30 @@ impl Rows {
             metrics.insert("preference_margin".to_owned(), rounded(margin / f64::from(pairs)));
         }
         metrics
+    }
+
+    /// What a model prefers more than the one that it was trained from did, from the losses of both: DPO's implicit rewards
+    /// (arXiv 2305.18290), by TRL's names.
+    pub(crate) fn rewards(&self, own: &[Loss], base: &[Loss]) -> BTreeMap<String, f64> {
+        let mut gained = own.iter().zip(base).map(|(own, base)| base.nats - own.nats);
+        let mut next = || gained.next().unwrap_or_default();
+        let mut margins = Vec::new();
+        for row in &self.0 {
+            match row {
+                Measured::Nothing => {}
+                Measured::Answer(_) | Measured::Sourced(_) => _ = next(),
+                Measured::Pair(_) => margins.push(next() - next()),
+            }
+        }
+        if margins.is_empty() {
+            return BTreeMap::new();
+        }
+        let count = margins.len() as f64;
+        let right = margins.iter().filter(|margin| **margin > 0.0).count() as f64;
+        BTreeMap::from([
+            ("rewards_accuracy".to_owned(), rounded(right / count)),
+            ("log_ratio_margin".to_owned(), rounded(margins.iter().sum::<f64>() / count)),
+        ])
     }
 }
 

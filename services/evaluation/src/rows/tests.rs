@@ -61,7 +61,8 @@ impl World {
     }
 
     async fn metrics(&self, rows: &[serde_json::Value]) -> BTreeMap<String, f64> {
-        self.read(rows).unwrap().score(&self.model, "m", |_| true).await.unwrap().unwrap()
+        let rows = self.read(rows).unwrap();
+        rows.metrics(&rows.score(&self.model, "m", |_| true).await.unwrap().unwrap())
     }
 
     /// The losses of an answer's tokens by the shortest way: all logits of the sequence alone.
@@ -107,6 +108,20 @@ async fn figures_of_pairs_are_those_of_each_answer_alone() {
     for (name, expected) in expected {
         assert!((found[name] - expected).abs() < 1e-5, "{name}: {} {expected}", found[name]);
     }
+}
+
+#[test]
+fn rewards_compare_what_both_models_make_of_whole_answers() {
+    let world = World::new();
+    let judged = json!({"prompt": "What is", "completion": " the sky", "label": true});
+    let rows = [pair("What is it?", "blue", "grey"), judged, pair("And?", "It is blue.", "grey")];
+    let rows = world.read(&rows).unwrap();
+    let losses = |nats: [f64; 5]| nats.map(|nats| Loss { nats, tokens: 2 });
+    // The first pair's chosen answer gained 3 nats and its rejected one 1; of the second pair the rejected one gained more.
+    let found = rows.rewards(&losses([4.0, 2.0, 9.0, 5.0, 1.0]), &losses([7.0, 3.0, 1.0, 6.0, 6.0]));
+    assert_eq!(found, BTreeMap::from([("rewards_accuracy".to_owned(), 0.5), ("log_ratio_margin".to_owned(), -1.0)]));
+    let same = rows.rewards(&losses([1.0; 5]), &losses([1.0; 5]));
+    assert_eq!(same["rewards_accuracy"], 0.0, "a model is no better than itself");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Measuring on rows: they have answers to predict, and no bytes to code. What is measured beside is the model that training started from.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tidemill_artifacts::{Artifacts, Digest};
@@ -14,6 +13,7 @@ use super::{REPORT_EVERY, continue_prompts, outcome_of, progress, report};
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::rows::Rows;
+use crate::sequences::Loss;
 use crate::subject::{self, Subject};
 
 /// What the base model's figures are called is this and the figure's name.
@@ -40,12 +40,14 @@ pub(super) async fn measure(
     if rows.tokens() == 0 {
         return Err(Error::NoAnswers { split: suite.split.clone(), digest: dataset.clone() });
     }
-    let Some(mut metrics) = score("measuring", &rows, subject.model, subject.model_digest(), stop).await? else {
+    let Some(own) = score("measuring", &rows, subject.model, subject.model_digest(), stop).await? else {
         return Ok(None);
     };
+    let mut metrics = rows.metrics(&own);
     if let Some(base) = base {
-        let Some(figures) = score_base(artifacts, subject, &rows, base, stop).await? else { return Ok(None) };
-        metrics.extend(figures.into_iter().map(|(name, figure)| (format!("{OF_BASE}{name}"), figure)));
+        let Some(base) = score_base(artifacts, subject, &rows, base, stop).await? else { return Ok(None) };
+        metrics.extend(rows.metrics(&base).into_iter().map(|(name, figure)| (format!("{OF_BASE}{name}"), figure)));
+        metrics.extend(rows.rewards(&own, &base));
     }
     let Some(samples) = continue_prompts(subject, suite, stop).await? else { return Ok(None) };
     let measured_bytes = held_out.iter().map(|document| document.text.len() as u64).sum();
@@ -58,7 +60,7 @@ async fn score(
     model: &Model,
     digest: &str,
     stop: &dyn Fn() -> bool,
-) -> Result<Option<BTreeMap<String, f64>>> {
+) -> Result<Option<Vec<Loss>>> {
     let (tokens, begin, mut reported) = (rows.tokens(), Instant::now(), None);
     let between = |done: u64| {
         if done == tokens || reported.is_none_or(|last: Instant| last.elapsed() >= REPORT_EVERY) {
@@ -79,7 +81,7 @@ async fn score_base(
     rows: &Rows,
     base: Digest,
     stop: &dyn Fn() -> bool,
-) -> Result<Option<BTreeMap<String, f64>>> {
+) -> Result<Option<Vec<Loss>>> {
     let folder = subject.folder.with_file_name("base-model");
     models::fetch(artifacts, &base, &folder).await?;
     let digest = base.to_string();

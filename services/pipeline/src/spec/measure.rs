@@ -11,11 +11,13 @@ use super::wrong::Wrong;
 const MOST_STOPS: usize = 8;
 
 /// Metrics of baselines, which exist only where the suite measures them.
-const OF_BASELINES: [(&str, Baseline); 4] = [
+const OF_BASELINES: [(&str, Baseline); 6] = [
     ("xz_bits_per_byte", Baseline::Xz),
     ("unigram_bits_per_byte", Baseline::Unigram),
     ("base_assistant_loss", Baseline::BaseModel),
     ("base_preference_accuracy", Baseline::BaseModel),
+    ("rewards_accuracy", Baseline::BaseModel),
+    ("log_ratio_margin", Baseline::BaseModel),
 ];
 
 pub(super) fn check_suite(suite: &SuiteSpec, split: Option<&Split>, wrong: &mut Wrong) {

@@ -70,7 +70,8 @@ async fn the_base_model_is_measured_on_the_same_rows() {
     let world = World { model: tuned, ..world };
     world.run("tuned", suite).await.unwrap();
     let both = world.outcome("tuned").await.unwrap().1.metrics;
-    assert_eq!(both.len(), 6);
+    assert_eq!(both.len(), 8);
+    assert!((0.0..=1.0).contains(&both["rewards_accuracy"]) && both["log_ratio_margin"] != 0.0, "{both:?}");
     for (name, figure) in of_base {
         assert_eq!(both[&format!("base_{name}")], figure, "{name}");
     }
