@@ -11,6 +11,7 @@ use crate::{
     builder::{Builder, Initial},
     linear::Linear,
     norm::LayerNorm,
+    recompute::Laid,
 };
 
 #[derive(Debug)]
@@ -21,12 +22,14 @@ pub(crate) struct Bert {
     embedding_norm: LayerNorm,
     blocks: Vec<Block>,
     head: Option<Head>,
-    heads: i64,
     activation: Activation,
 }
 
 #[derive(Debug)]
 struct Block {
+    layer: usize,
+    heads: i64,
+    activation: Activation,
     qkv: Linear,
     output: Linear,
     attention_norm: LayerNorm,
@@ -68,12 +71,12 @@ impl Bert {
             }),
             false => None,
         };
-        let (heads, activation) = (config.num_attention_heads, config.hidden_act);
-        Ok(Self { embedding_vc, positions_tc, types, embedding_norm, blocks, head, heads, activation })
+        let activation = config.hidden_act;
+        Ok(Self { embedding_vc, positions_tc, types, embedding_norm, blocks, head, activation })
     }
 
-    /// The last layer's output: ids [b,t] -> [b,t,c]. All tokens are of type 0.
-    pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>) -> Result<Tensor> {
+    /// The last layer's output: ids [b,t] -> [b,t,c]. All tokens are of type 0. `again`: blocks keep their input alone for a backward pass.
+    pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>, again: bool) -> Result<Tensor> {
         let positions_tc = match attention {
             Attention::Documents(documents) => self.positions_tc.f_index_select(0, documents.positions())?,
             _ => self.positions_tc.f_narrow(0, 0, ids_bt.size()[1])?,
@@ -81,12 +84,15 @@ impl Bert {
         let tokens_btc = Tensor::f_embedding(&self.embedding_vc, ids_bt, -1, false, false)?;
         let x_btc = tokens_btc.f_add(&self.types.f_select(0, 0)?)?.f_add(&positions_tc)?;
         let mut x_btc = self.embedding_norm.apply(&x_btc)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let (q, k, v) = ops::split_qkv(&block.qkv.apply(&x_btc)?, None, self.heads, self.heads)?;
-            let mixed = attention.attend(layer, &q, &k, &v, Pattern::ALL)?;
-            x_btc = block.attention_norm.apply(&block.output.apply(&mixed)?.f_add(&x_btc)?)?;
-            let inner = self.activation.apply(&block.up.apply(&x_btc)?)?;
-            x_btc = block.mlp_norm.apply(&block.down.apply(&inner)?.f_add(&x_btc)?)?;
+        let laid = if again { Laid::of(attention) } else { None };
+        for block in &self.blocks {
+            x_btc = match &laid {
+                Some(laid) => {
+                    let own = block.share();
+                    laid.through(&x_btc, move |x, attention| own.apply(x, attention))?
+                }
+                None => block.apply(&x_btc, attention)?,
+            };
         }
         Ok(x_btc)
     }
@@ -110,6 +116,28 @@ impl Bert {
 }
 
 impl Block {
+    /// [b,t,c] -> [b,t,c].
+    fn apply(&self, x_btc: &Tensor, attention: &mut Attention<'_>) -> Result<Tensor> {
+        let (q, k, v) = ops::split_qkv(&self.qkv.apply(x_btc)?, None, self.heads, self.heads)?;
+        let mixed = attention.attend(self.layer, &q, &k, &v, Pattern::ALL)?;
+        let x_btc = self.attention_norm.apply(&self.output.apply(&mixed)?.f_add(x_btc)?)?;
+        let inner = self.activation.apply(&self.up.apply(&x_btc)?)?;
+        self.mlp_norm.apply(&self.down.apply(&inner)?.f_add(&x_btc)?)
+    }
+
+    /// The same block, by other handles of its tensors.
+    fn share(&self) -> Self {
+        Self {
+            qkv: self.qkv.share(),
+            output: self.output.share(),
+            attention_norm: self.attention_norm.share(),
+            up: self.up.share(),
+            down: self.down.share(),
+            mlp_norm: self.mlp_norm.share(),
+            ..*self
+        }
+    }
+
     fn linears(&mut self) -> [&mut Linear; 4] {
         [&mut self.qkv, &mut self.output, &mut self.up, &mut self.down]
     }
@@ -120,6 +148,9 @@ impl Block {
         let name = |part: &str| format!("bert.encoder.layer.{layer}.{part}");
         let modules = ["query", "key", "value"].map(|part| (name(&format!("attention.self.{part}")), c));
         Ok(Self {
+            layer: layer as usize,
+            heads: config.num_attention_heads,
+            activation: config.hidden_act,
             qkv: builder.stacked(name("attention.self.qkv"), &modules, c, normal, true)?,
             output: builder.linear(name("attention.output.dense"), c, c, normal, true)?,
             attention_norm: LayerNorm::new(builder, &name("attention.output.LayerNorm"), c, true, epsilon)?,

@@ -255,7 +255,7 @@ impl Model {
         let x_btc = match &self.network {
             Network::Llama(network) => network.hidden(ids_bt, &mut attention, self.recomputing)?,
             Network::Gpt2(network) => network.hidden(ids_bt, &mut attention, self.recomputing)?,
-            Network::Bert(network) => network.hidden(ids_bt, &mut attention)?,
+            Network::Bert(network) => network.hidden(ids_bt, &mut attention, self.recomputing)?,
             Network::T5(_) => {
                 return Err(Error::Unsupported("t5 reads a source and writes a text: give both".to_owned()));
             }

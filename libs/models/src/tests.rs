@@ -335,6 +335,18 @@ fn beams_are_never_worse_than_the_likeliest_tokens() {
 }
 
 #[test]
+fn integers_are_no_weights() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = Model::new(llama(true), 5, Device::Cpu).unwrap();
+    save(&model, directory.path()).unwrap();
+    let mut tensors = model.disk_tensors().unwrap();
+    tensors[0].1 = tensors[0].1.to_kind(Kind::Uint8);
+    write_tensors(&directory.path().join(WEIGHTS_FILE), &tensors).unwrap();
+    let error = load(directory.path(), Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains(&tensors[0].0) && error.contains("not a weight"), "{error}");
+}
+
+#[test]
 fn a_weights_file_that_does_not_fit_lists_every_problem() {
     let directory = tempfile::tempdir().unwrap();
     let model = Model::new(llama(true), 5, Device::Cpu).unwrap();

@@ -27,10 +27,10 @@ impl Model {
     /// # Errors
     /// The family's blocks cannot.
     pub fn set_recomputing(&mut self, on: bool) -> Result<()> {
-        let able = matches!(self.network, Network::Llama(_) | Network::Gpt2(_));
-        if on && !able {
-            let family = self.config.model_type();
-            return Err(Error::Unsupported(format!("{family}: only decoders of text can run their blocks again")));
+        if on && matches!(self.network, Network::T5(_)) {
+            let text =
+                "t5: its blocks cannot run again, as they read two sequences; leave activation_checkpointing out";
+            return Err(Error::Unsupported(text.to_owned()));
         }
         self.recomputing = on;
         Ok(())

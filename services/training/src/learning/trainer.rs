@@ -304,7 +304,7 @@ impl Trainer {
 
     /// Writes what was learned into an existing directory: the model as a Hugging Face directory (`config.json`, `model.safetensors`), or
     /// its adapter in PEFT's layout with the model's `config.json`. `base` says where the adapter's base is from; `merge` makes one model
-    /// of both: what was learned beside a quantised base is merged into its whole weights, as PEFT advises. This ends the run.
+    /// of both: what was learned beside a quantised base is merged into its whole weights. This ends the run.
     pub fn export(mut self, directory: &Path, base: &str, merge: bool) -> Result<()> {
         if let Some(average) = &self.average {
             average.install(&self.model)?;
