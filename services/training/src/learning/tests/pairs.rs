@@ -96,8 +96,9 @@ fn made(spec: &Spec) -> Trainer {
 #[test]
 fn both_learn_and_a_resumed_run_ends_with_the_same_bytes() {
     tidemill_torch::process::set_threads(1);
+    // Without dropout: tests of one process share libtorch's generator.
     let lora =
-        LoraConfig { r: 4, alpha: 8.0, dropout: 0.1, target_modules: Vec::new(), use_rslora: false, use_dora: false };
+        LoraConfig { r: 4, alpha: 8.0, dropout: 0.0, target_modules: Vec::new(), use_rslora: false, use_dora: false };
     for (config, method) in [(bert(), GUESSING), (t5(), WRITING)] {
         for lora in [None, Some(lora.clone())] {
             let spec = Spec { lora: lora.clone(), ..spec_of(config.clone(), method) };
