@@ -135,13 +135,19 @@ fn both_learn_and_a_resumed_run_ends_with_the_same_bytes() {
 fn the_loss_does_not_depend_on_how_a_step_is_cut() {
     tidemill_torch::process::set_threads(1);
     for (config, method) in [(bert(), GUESSING), (t5(), WRITING)] {
-        let losses = |batch_size, accumulation| {
-            let mut trainer = made(&Spec { batch_size, accumulation, ..spec_of(config.clone(), method) });
-            (0..5).map(|_| trainer.step().unwrap()).map(|step| (step.loss, step.tokens)).collect::<Vec<_>>()
+        let losses = |batch_size, accumulation, ranks| {
+            let spec = Spec { batch_size, accumulation, ranks, ..spec_of(config.clone(), method) };
+            let mut all = ranks::among(ranks, |world| {
+                let digest = spec.digest("sha256:data", "", "");
+                let mut trainer =
+                    Trainer::new(spec.clone(), digest, data(&spec), Start::Random, Device::Cpu, world).unwrap();
+                (0..5).map(|_| trainer.step().unwrap()).map(|step| (step.loss, step.tokens)).collect::<Vec<_>>()
+            });
+            all.remove(0)
         };
-        let whole = losses(8, 1);
-        for (batch_size, accumulation) in [(4, 2), (1, 8)] {
-            for (one, other) in whole.iter().zip(losses(batch_size, accumulation)) {
+        let whole = losses(8, 1, 1);
+        for (batch_size, accumulation, ranks) in [(4, 2, 1), (1, 8, 1), (4, 1, 2), (1, 4, 2)] {
+            for (one, other) in whole.iter().zip(losses(batch_size, accumulation, ranks)) {
                 assert!((one.0 - other.0).abs() < 1e-6 * one.0.max(1.0) && one.1 == other.1, "{one:?} {other:?}");
             }
         }

@@ -5,7 +5,7 @@ use tidemill_torch::ranks::{Ranks, Store};
 use super::*;
 
 /// Does the same on several ranks, and gives what each came to.
-fn among<T: Send>(size: usize, body: impl Fn(World) -> T + Sync) -> Vec<T> {
+pub(super) fn among<T: Send>(size: usize, body: impl Fn(World) -> T + Sync) -> Vec<T> {
     if size == 1 {
         return vec![body(World::alone())];
     }
