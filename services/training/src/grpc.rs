@@ -42,6 +42,8 @@ impl TrainingService for Handlers {
             base_model_digest: asked.base_model_digest,
             model: asked.model,
             import: asked.import,
+            mixed_datasets: asked.mixed_datasets,
+            tokenizer_digest: asked.tokenizer_digest,
             ..TrainingJob::default()
         };
         Ok(Response::new(self.jobs.create(job, "", &request.training_job_id, &request.request_id).await?))

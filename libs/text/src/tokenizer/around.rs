@@ -3,9 +3,12 @@
 use super::{Kind, Tokenizer};
 use crate::Error;
 
+/// Ids before, and ids after.
+type Around = (Vec<u32>, Vec<u32>);
+
 impl Tokenizer {
     /// Ids that a model reads before and after a text.
-    pub fn around(&self) -> Result<(Vec<u32>, Vec<u32>), Error> {
+    pub fn around(&self) -> Result<Around, Error> {
         let encode = |special: bool| {
             let encoding =
                 self.inner.plain.encode_fast("a", special).map_err(|error| Error::Failed(error.to_string()))?;
@@ -21,7 +24,7 @@ impl Tokenizer {
 
     /// Ids before and after each document of a packed stream. An encoder's tokenizer puts a text between two tokens (`[CLS]`, `[SEP]`),
     /// and so are its documents, as transformers' run_mlm.py has them; others end with the end of text. None without such a token.
-    pub fn around_document(&self) -> Result<Option<(Vec<u32>, Vec<u32>)>, Error> {
+    pub fn around_document(&self) -> Result<Option<Around>, Error> {
         if matches!(self.inner.kind, Kind::Other) {
             let (before, after) = self.around()?;
             if !before.is_empty() && !after.is_empty() {

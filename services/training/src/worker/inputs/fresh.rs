@@ -7,7 +7,7 @@ use tidemill_text::{ChatFormat, Tokenizer};
 
 use super::rows::Files;
 use crate::error::{Error, Result};
-use crate::learning::{self, config_of};
+use crate::learning::config_of;
 use crate::validate;
 
 /// The job's tokenizer.
@@ -35,8 +35,7 @@ pub(super) async fn files(artifacts: &Artifacts, job: &TrainingJob) -> Result<Fi
 pub(super) fn config(job: &TrainingJob, tokenizer: &Tokenizer) -> Result<Config> {
     let architecture = job.spec.as_ref().and_then(|spec| spec.architecture.clone()).unwrap_or_default();
     let end = tokenizer.end_of_text().map(i64::from);
-    let mut config =
-        config_of(&architecture, tokenizer.vocabulary_size() as i64, end).map_err(learning::Error::from)?;
+    let mut config = config_of(&architecture, tokenizer.vocabulary_size() as i64, end)?;
     if let Config::T5(t5) = &mut config {
         // As transformers has it, what fills up a batch also begins a text.
         t5.decoder_start_token_id = tokenizer.padding().or(tokenizer.end_of_text()).map_or(0, i64::from);

@@ -1,6 +1,5 @@
 //! Jobs of encoders and of encoder-decoders, from their datasets to their models.
 
-use tidemill_dataset::{Document, Example, RecordId, RowType, RowsAnnotations, ShardWriter, Split};
 use tidemill_models::Config;
 use tidemill_proto::training::v1::TrainingJob;
 use tidemill_proto::r#type::v1::architecture::{self, Bert, T5};
@@ -10,7 +9,7 @@ use tidemill_proto::r#type::v1::{
 };
 use tidemill_text::{SPECIAL_TOKENS, Tokenizer};
 
-use super::world::put_dataset_with;
+use super::world::{put_dataset_with, put_rows};
 use super::*;
 
 fn of(shape: architecture::Architecture, method: Method) -> TrainingSpec {
@@ -106,32 +105,10 @@ async fn an_encoder_learns_to_guess_and_goes_on_with_an_adapter() {
     assert!(refused.contains("spec.method") && refused.contains("use masked_language_modeling"), "{refused}");
 }
 
-/// Rows of prompts with completions.
-async fn put_rows(world: &World, name: &str, completion: fn(usize) -> String) -> Digest {
-    let folder = world.folder.path().join(name);
-    for (split, rows) in [(Split::Train, 0..24), (Split::Validation, 24..30), (Split::Test, 0..0)] {
-        let mut shard = ShardWriter::<Document>::named(folder.join(split.as_str()), "text").unwrap();
-        for index in rows {
-            let row = serde_json::json!({"prompt": format!("we the people {index}"), "completion": completion(index)});
-            let text = Example::from_json(&row).unwrap().to_json();
-            shard.push(Document { id: RecordId::of(text.as_bytes()), text }).unwrap();
-        }
-        shard.finish().unwrap();
-    }
-    let annotations = RowsAnnotations {
-        row_type: RowType::PromptCompletion,
-        recipe: "{}".to_owned(),
-        splits: Default::default(),
-        dropped_counts: Default::default(),
-        redacted_count: 0,
-    };
-    world.artifacts.put_directory(&folder, "prepared-dataset", Vec::new(), annotations.to_map()).await.unwrap()
-}
-
 #[tokio::test]
 async fn an_encoder_decoder_learns_rows_from_nothing_and_goes_on_with_an_adapter() {
     let mut world = World::new().await;
-    world.dataset = put_rows(&world, "rows", |index| format!("perfect union {}", index % 5)).await;
+    world.dataset = put_rows(&world.artifacts, &world.folder.path().join("rows")).await;
     let folder = world.folder.path().join("tokenizer");
     std::fs::create_dir_all(&folder).unwrap();
     let special = ["<pad>", "</s>"];

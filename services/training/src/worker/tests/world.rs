@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use tidemill_artifacts::{Artifacts, Digest};
 use tidemill_chassis::Fault;
-use tidemill_dataset::{PreparedAnnotations, Split, SplitSize, TokenWidth, TokenWriter};
+use tidemill_dataset::{
+    Document, Example, PreparedAnnotations, RecordId, RowType, RowsAnnotations, ShardWriter, Split, SplitSize,
+    TokenWidth, TokenWriter,
+};
 use tidemill_platform::worker::{Ended, WorkerArguments, result_reference};
 use tidemill_proto::training::v1::TrainingJob;
 use tidemill_proto::r#type::v1::architecture::{self, Llama};
@@ -156,6 +159,28 @@ pub(super) async fn put_dataset_with(
         tokenizer_digest: "sha256:tokenizer".to_owned(),
         recipe: "{}".to_owned(),
         splits: sizes,
+        dropped_counts: BTreeMap::new(),
+        redacted_count: 0,
+    };
+    artifacts.put_directory(folder, "prepared-dataset", Vec::new(), annotations.to_map()).await.unwrap()
+}
+
+/// A dataset of rows: prompts with completions.
+pub(crate) async fn put_rows(artifacts: &Artifacts, folder: &Path) -> Digest {
+    for (split, rows) in [(Split::Train, 0..24), (Split::Validation, 24..30), (Split::Test, 0..0)] {
+        let mut shard = ShardWriter::<Document>::named(folder.join(split.as_str()), "text").unwrap();
+        for index in rows {
+            let completion = format!("perfect union {}", index % 5);
+            let row = serde_json::json!({"prompt": format!("we the people {index}"), "completion": completion});
+            let text = Example::from_json(&row).unwrap().to_json();
+            shard.push(Document { id: RecordId::of(text.as_bytes()), text }).unwrap();
+        }
+        shard.finish().unwrap();
+    }
+    let annotations = RowsAnnotations {
+        row_type: RowType::PromptCompletion,
+        recipe: "{}".to_owned(),
+        splits: BTreeMap::new(),
         dropped_counts: BTreeMap::new(),
         redacted_count: 0,
     };
