@@ -25,6 +25,7 @@ pub use error::{Error, Result};
 pub use history::{History, Point};
 pub use loader::{Packed, Samples, Train};
 pub use objective::{Distillation, Method, PreferenceLoss};
+pub(crate) use plot::Frame;
 pub use plot::loss_plot;
 pub use rows::{Order, Row, Rows, Sequence};
 pub use schedule::{Decay, Schedule};
