@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use tidemill_proto::training::v1::{
-    CancelStudyRequest, CreateStudyRequest, GetStudyRequest, ListStudiesRequest, PlotStudyRequest, Study,
+    CancelStudyRequest, CreateStudyRequest, GetStudyRequest, ListStudiesRequest, PlotStudyRequest, Study, Trial,
 };
 use tidemill_proto::r#type::v1::State;
 
@@ -86,11 +86,15 @@ fn summary(study: &Study) -> String {
     let ended = |state: State| matches!(state, State::Succeeded | State::Failed | State::Cancelled);
     let count = study.trials.iter().filter(|trial| ended(trial.state())).count();
     let mut parts = vec![words::state(study.state()).to_owned(), format!("{count} of {} trials", study.max_trials)];
-    if let Some(best) = study.best_trial {
-        parts.push(format!("the best is {best}: {}", study.model_version));
+    if let Some(best) = best(study) {
+        parts.push(format!("the best is {}: {}", best.number, best.model_version));
     }
     parts.extend(study.error.as_ref().map(|error| error.message.clone()));
     parts.join(", ")
+}
+
+fn best(study: &Study) -> Option<&Trial> {
+    study.trials.iter().find(|trial| study.best_trial == Some(trial.number))
 }
 
 async fn list(context: &Context, limit: usize) -> Result<(), Failure> {
@@ -99,8 +103,7 @@ async fn list(context: &Context, limit: usize) -> Result<(), Failure> {
     let request = ListStudiesRequest { page_size, page_token: String::new() };
     let studies = connection.studies().list_studies(request).await?.into_inner().studies;
     let rows = studies.iter().map(|study| {
-        let best = study.trials.iter().find(|trial| study.best_trial == Some(trial.number));
-        let objective = best.and_then(|trial| trial.objective);
+        let objective = best(study).and_then(|trial| trial.objective);
         vec![
             study.name.clone(),
             words::state(study.state()).to_owned(),

@@ -72,7 +72,7 @@ impl StudyRunner {
                 trial.training_job = format!("trainingJobs/{}-{}", names::last_id(&study.name), trial.number);
                 trials.push(trial);
                 let number = trials.len() - 1;
-                store(context, trials).await?;
+                store(context, search, trials).await?;
                 self.begin(study, search, trials, number, context, &mut changes).await?;
             }
             if search.is_over(trials) {
@@ -94,7 +94,7 @@ impl StudyRunner {
             }
             let lost = judged.stopped_early;
             trials[number] = judged;
-            store(context, trials).await?;
+            store(context, search, trials).await?;
             if lost {
                 tracing::info!(
                     study = study.name,
@@ -121,7 +121,7 @@ impl StudyRunner {
         match validate::check(&self.platform, "", &job).await {
             Err(fault) if fault.code == Code::InvalidArgument => {
                 search.fail(&mut trials[number], &fault);
-                return store(context, trials).await;
+                return store(context, search, trials).await;
             }
             checked => checked?,
         }
@@ -135,8 +135,9 @@ impl StudyRunner {
     }
 }
 
-async fn store(context: &Context<Study>, trials: &[Trial]) -> Result<(), Fault> {
-    context.update(|study| study.trials = trials.to_vec()).await?;
+async fn store(context: &Context<Study>, search: &Search, trials: &[Trial]) -> Result<(), Fault> {
+    let best = search.best(trials).map(|trial| trial.number);
+    context.update(|study| (study.trials, study.best_trial) = (trials.to_vec(), best)).await?;
     Ok(())
 }
 
