@@ -47,7 +47,8 @@ impl Sandbox {
         let text = format!("[platform]\ndata_dir = {:?}\nworker_program = {program:?}\n", folder.path().join("data"));
         let defaults = [tidemill_platform::DEFAULTS, crate::DEFAULTS];
         let settings = Settings::from_layers(&defaults, Some(("test".to_owned(), text)), Default::default()).unwrap();
-        let platform = Platform::connect(&settings).await.unwrap();
+        let platform = tokio::time::timeout(Duration::from_secs(20), connect(&settings));
+        let platform = platform.await.expect("the service before lets go of its data");
         let registry = Registry::default();
         platform.clients.add("registry", registry.channel());
         let service = crate::build(&settings, &platform).unwrap();
@@ -108,6 +109,17 @@ impl Sandbox {
         self.stop.cancel();
         self.served.await.unwrap();
         self.folder
+    }
+}
+
+/// What a service before held is let go a moment after it has ended, with the last of its streams.
+async fn connect(settings: &Settings) -> Platform {
+    use tidemill_platform::Error::EventLog;
+    loop {
+        match Platform::connect(settings).await {
+            Err(EventLog(tidemill_eventlog::Error::InUse { .. })) => tokio::task::yield_now().await,
+            connected => return connected.unwrap(),
+        }
     }
 }
 
