@@ -27,6 +27,8 @@ mod resume;
 #[cfg(test)]
 mod rolling_restart;
 #[cfg(test)]
+mod studies;
+#[cfg(test)]
 mod the_loop;
 #[cfg(test)]
 mod tracing;

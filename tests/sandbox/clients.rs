@@ -8,6 +8,7 @@ use tidemill_proto::ingestion::v1::ingestion_service_client::IngestionServiceCli
 use tidemill_proto::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use tidemill_proto::preprocessing::v1::preprocessing_service_client::PreprocessingServiceClient;
 use tidemill_proto::registry::v1::registry_service_client::RegistryServiceClient;
+use tidemill_proto::training::v1::study_service_client::StudyServiceClient;
 use tidemill_proto::training::v1::training_service_client::TrainingServiceClient;
 use tidemill_standalone::Endpoints;
 use tonic_health::pb::HealthCheckRequest;
@@ -23,6 +24,8 @@ pub struct Clients {
     pub preprocessing: PreprocessingServiceClient<Channel>,
     /// Training.
     pub training: TrainingServiceClient<Channel>,
+    /// Studies.
+    pub studies: StudyServiceClient<Channel>,
     /// Evaluation.
     pub evaluation: EvaluationServiceClient<Channel>,
     /// Registry.
@@ -43,6 +46,7 @@ impl Clients {
             ingestion: IngestionServiceClient::new(channel.clone()),
             preprocessing: PreprocessingServiceClient::new(channel.clone()),
             training: TrainingServiceClient::new(channel.clone()),
+            studies: StudyServiceClient::new(channel.clone()),
             evaluation: EvaluationServiceClient::new(channel.clone()),
             registry: RegistryServiceClient::new(channel.clone()),
             inference: InferenceServiceClient::new(channel.clone()),

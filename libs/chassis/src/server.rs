@@ -56,7 +56,7 @@ pub struct Server {
 /// What a service's `build` returns: plain data, nothing running yet.
 pub struct Service {
     name: &'static str,
-    grpc: Option<Grpc>,
+    grpc: Vec<Grpc>,
     forwarded: Vec<(&'static str, Channel)>,
     http: Option<axum::Router>,
     ready: Option<watch::Receiver<bool>>,
@@ -71,10 +71,10 @@ struct Grpc {
 impl Service {
     /// A service without any face; `name` is its folder's.
     pub fn new(name: &'static str) -> Self {
-        Self { name, grpc: None, forwarded: Vec::new(), http: None, ready: None, tasks: Vec::new() }
+        Self { name, grpc: Vec::new(), forwarded: Vec::new(), http: None, ready: None, tasks: Vec::new() }
     }
 
-    /// Adds its generated gRPC server.
+    /// Adds a generated gRPC server.
     #[must_use]
     pub fn grpc<S>(mut self, server: S) -> Self
     where
@@ -88,7 +88,7 @@ impl Service {
         S::Future: Send + 'static,
     {
         let add = Arc::new(move |routes: Routes| routes.add_service(server.clone()));
-        self.grpc = Some(Grpc { full_name: S::NAME, add });
+        self.grpc.push(Grpc { full_name: S::NAME, add });
         self
     }
 
@@ -130,9 +130,10 @@ impl Service {
         self.name
     }
 
-    /// A channel to its gRPC server in this process; nothing if it has none.
+    /// A channel to its gRPC servers in this process; nothing if it has none.
     pub fn local_channel(&self) -> Option<Channel> {
-        self.grpc.as_ref().map(|grpc| transport::local((grpc.add)(Routes::default())))
+        let routes = self.grpc.iter().fold(Routes::default(), |routes, grpc| (grpc.add)(routes));
+        (!self.grpc.is_empty()).then(|| transport::local(routes))
     }
 }
 
@@ -261,7 +262,7 @@ impl Bound {
         let mut readiness = Vec::new();
         for service in services {
             readiness.extend(service.ready);
-            if let Some(grpc) = service.grpc {
+            for grpc in service.grpc {
                 routes = (grpc.add)(routes);
                 names.push(grpc.full_name);
             }

@@ -110,6 +110,7 @@ resources! {
     registry::v1::Model => "models/-",
     registry::v1::ModelVersion => "models/-/versions/-",
     registry::v1::Objective => "objectives/-",
+    training::v1::Study => "studies/-",
     training::v1::TrainingJob => "trainingJobs/-",
 }
 
@@ -155,5 +156,6 @@ jobs! {
     ingestion::v1::DatasetVersion => digest,
     pipeline::v1::PipelineRun => model_digest,
     preprocessing::v1::PreprocessingJob => digest,
+    training::v1::Study => model_digest,
     training::v1::TrainingJob => model_digest,
 }

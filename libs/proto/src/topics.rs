@@ -65,6 +65,8 @@ topics! {
     PREPROCESSING_TASKS = "tidemill.preprocessing.tasks", "tidemill.event.v1.JobRequested", "preprocessing" => ["preprocessing"], 8 x 30;
     /// Training to do.
     TRAINING_TASKS = "tidemill.training.tasks", "tidemill.event.v1.JobRequested", "training" => ["training"], 8 x 30;
+    /// Studies to drive.
+    STUDY_TASKS = "tidemill.study.tasks", "tidemill.event.v1.JobRequested", "training" => ["training"], 8 x 30;
     /// Measuring to do.
     EVALUATION_TASKS = "tidemill.evaluation.tasks", "tidemill.event.v1.JobRequested", "evaluation" => ["evaluation"], 8 x 30;
     /// Pipeline runs to drive.
@@ -75,6 +77,8 @@ topics! {
     PREPROCESSING_JOB_EVENTS = "tidemill.preprocessingjob.events", "tidemill.event.v1.JobEnded", "preprocessing" => [], 4 x 30;
     /// Ends of training.
     TRAINING_JOB_EVENTS = "tidemill.trainingjob.events", "tidemill.event.v1.JobEnded", "training" => [], 4 x 30;
+    /// Ends of studies.
+    STUDY_EVENTS = "tidemill.study.events", "tidemill.event.v1.JobEnded", "training" => [], 4 x 30;
     /// Ends of evaluations.
     EVALUATION_EVENTS = "tidemill.evaluation.events", "tidemill.event.v1.JobEnded", "evaluation" => [], 4 x 30;
     /// Ends of pipeline runs.

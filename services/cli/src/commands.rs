@@ -13,6 +13,7 @@ mod promote;
 mod run;
 mod server;
 mod status;
+mod study;
 mod tensorboard;
 mod up;
 mod watch;
@@ -51,6 +52,7 @@ pub(crate) async fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Status => status::execute(&context).await,
         Command::Logs(logs) => logs::execute(&context, &logs).await,
         Command::Tensorboard(tensorboard) => tensorboard::execute(&context, &tensorboard).await,
+        Command::Study(study) => study::execute(&context, &study.verb).await,
         Command::Watch(name) => watch::execute(&context, &name.name).await,
         Command::Model(model) => Err(model::execute(&model)),
         Command::Chat(chat) => chat::execute(&context, &chat).await,

@@ -9,6 +9,7 @@ use tidemill_proto::ingestion::v1::ingestion_service_client::IngestionServiceCli
 use tidemill_proto::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use tidemill_proto::preprocessing::v1::preprocessing_service_client::PreprocessingServiceClient;
 use tidemill_proto::registry::v1::registry_service_client::RegistryServiceClient;
+use tidemill_proto::training::v1::study_service_client::StudyServiceClient;
 use tidemill_proto::training::v1::training_service_client::TrainingServiceClient;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::service::Interceptor;
@@ -87,6 +88,8 @@ impl Connection {
         preprocessing: PreprocessingServiceClient,
         /// Training.
         training: TrainingServiceClient,
+        /// Studies.
+        studies: StudyServiceClient,
         /// Evaluations.
         evaluation: EvaluationServiceClient,
         /// Models, aliases, lineage.

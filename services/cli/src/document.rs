@@ -1,4 +1,4 @@
-//! Pipeline files: YAML with its line numbers, checked against the protobuf descriptor of what it describes.
+//! Files of pipelines and studies: YAML with its line numbers, checked against the protobuf descriptor of what it describes.
 
 mod check;
 mod node;
@@ -9,8 +9,9 @@ mod tests;
 
 pub(crate) use places::Places;
 
-use prost::Name as _;
+use prost::{Message, Name};
 use tidemill_proto::pipeline::v1::PipelineSpec;
+use tidemill_proto::training::v1::Study;
 
 /// One mistake in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +37,22 @@ impl Mistake {
 /// # Errors
 /// Every mistake, in the order of lines.
 pub(crate) fn pipeline(text: &str) -> Result<(PipelineSpec, Places), Vec<Mistake>> {
+    read(text)
+}
+
+/// Reads a study's document.
+///
+/// # Errors
+/// Every mistake, in the order of lines.
+pub(crate) fn study(text: &str) -> Result<(Study, Places), Vec<Mistake>> {
+    read(text)
+}
+
+fn read<M: Message + Name + Default>(text: &str) -> Result<(M, Places), Vec<Mistake>> {
     let root = node::parse(text).map_err(|mistake| vec![mistake])?;
-    let descriptor = tidemill_proto::pool()
-        .get_message_by_name(&PipelineSpec::full_name())
-        .expect("the pool holds every message of ours");
+    let descriptor =
+        tidemill_proto::pool().get_message_by_name(&M::full_name()).expect("the pool holds every message of ours");
     let (message, places) = check::check(&root, &descriptor)?;
-    let spec = message.transcode_to().expect("a message built by its descriptor has its type's encoding");
-    Ok((spec, places))
+    let message = message.transcode_to().expect("a message built by its descriptor has its type's encoding");
+    Ok((message, places))
 }

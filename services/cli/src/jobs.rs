@@ -15,13 +15,13 @@ use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::output::json;
 
-/// A job of any kind. A handful exist at a time, so the largest may set the size.
-#[expect(clippy::large_enum_variant)]
+/// A job of any kind.
 #[derive(Clone, Debug)]
 pub(crate) enum AnyJob {
     Ingestion(ingestion::DatasetVersion),
     Preprocessing(preprocessing::PreprocessingJob),
     Training(training::TrainingJob),
+    Study(training::Study),
     Evaluation(evaluation::Evaluation),
     Run(pipeline::PipelineRun),
 }
@@ -32,6 +32,7 @@ macro_rules! each {
             AnyJob::Ingestion($job) => $result,
             AnyJob::Preprocessing($job) => $result,
             AnyJob::Training($job) => $result,
+            AnyJob::Study($job) => $result,
             AnyJob::Evaluation($job) => $result,
             AnyJob::Run($job) => $result,
         }
@@ -46,6 +47,7 @@ impl AnyJob {
             Self::Ingestion(_) => "ingestion",
             Self::Preprocessing(_) => "preprocessing",
             Self::Training(_) => "training",
+            Self::Study(_) => "study",
             Self::Evaluation(_) => "evaluation",
             Self::Run(_) => "run",
         }
@@ -87,6 +89,10 @@ pub(crate) async fn watch(
             let request = training::WatchTrainingJobRequest { name: owned };
             connection.training().watch_training_job(request).await?.into_inner().map_ok(AnyJob::Training).boxed()
         }
+        "studies" => {
+            let request = training::WatchStudyRequest { name: owned };
+            connection.studies().watch_study(request).await?.into_inner().map_ok(AnyJob::Study).boxed()
+        }
         "evaluations" => {
             let request = evaluation::WatchEvaluationRequest { name: owned };
             connection.evaluation().watch_evaluation(request).await?.into_inner().map_ok(AnyJob::Evaluation).boxed()
@@ -114,6 +120,10 @@ pub(crate) async fn get(connection: &Connection, name: &str) -> Result<AnyJob, S
         "trainingJobs" => {
             let request = training::GetTrainingJobRequest { name };
             AnyJob::Training(connection.training().get_training_job(request).await?.into_inner())
+        }
+        "studies" => {
+            let request = training::GetStudyRequest { name };
+            AnyJob::Study(connection.studies().get_study(request).await?.into_inner())
         }
         "evaluations" => {
             let request = evaluation::GetEvaluationRequest { name };
@@ -143,6 +153,10 @@ pub(crate) async fn cancel(connection: &Connection, name: &str) -> Result<AnyJob
             let request = training::CancelTrainingJobRequest { name };
             AnyJob::Training(connection.training().cancel_training_job(request).await?.into_inner())
         }
+        "studies" => {
+            let request = training::CancelStudyRequest { name };
+            AnyJob::Study(connection.studies().cancel_study(request).await?.into_inner())
+        }
         "evaluations" => {
             let request = evaluation::CancelEvaluationRequest { name };
             AnyJob::Evaluation(connection.evaluation().cancel_evaluation(request).await?.into_inner())
@@ -156,7 +170,8 @@ pub(crate) async fn cancel(connection: &Connection, name: &str) -> Result<AnyJob
 }
 
 fn not_a_job(name: &str) -> Status {
-    let forms = "pipelines/../runs/.., trainingJobs/.., evaluations/.., preprocessingJobs/.., datasets/../versions/..";
+    let forms = "pipelines/../runs/.., trainingJobs/.., studies/.., evaluations/.., preprocessingJobs/.., \
+                 datasets/../versions/..";
     Status::invalid_argument(format!("{name} is not a job's name; jobs are {forms}"))
 }
 
@@ -184,6 +199,11 @@ pub(crate) async fn list(connection: &Connection, kinds: &[&str], limit: usize) 
                 let page = connection.training().list_training_jobs(request).await?.into_inner();
                 jobs.extend(page.training_jobs.into_iter().map(AnyJob::Training));
             }
+            "study" => {
+                let request = training::ListStudiesRequest { page_size, page_token };
+                let page = connection.studies().list_studies(request).await?.into_inner();
+                jobs.extend(page.studies.into_iter().map(AnyJob::Study));
+            }
             "evaluation" => {
                 let request = evaluation::ListEvaluationsRequest { page_size, page_token };
                 let page = connection.evaluation().list_evaluations(request).await?.into_inner();
@@ -201,7 +221,7 @@ pub(crate) async fn list(connection: &Connection, kinds: &[&str], limit: usize) 
 }
 
 /// Every kind of job.
-pub(crate) const KINDS: [&str; 5] = ["run", "training", "evaluation", "preprocessing", "ingestion"];
+pub(crate) const KINDS: [&str; 6] = ["run", "training", "study", "evaluation", "preprocessing", "ingestion"];
 
 /// Turns an id into the full name of the newest job that has it.
 pub(crate) async fn resolve(connection: &Connection, name: &str) -> Result<String, Failure> {
@@ -219,6 +239,6 @@ pub(crate) fn is_job(name: &str) -> bool {
     let collection = name.split('/').next().unwrap_or_default();
     match collection {
         "datasets" | "pipelines" => name.split('/').count() == 4,
-        _ => matches!(collection, "preprocessingJobs" | "trainingJobs" | "evaluations"),
+        _ => matches!(collection, "preprocessingJobs" | "trainingJobs" | "studies" | "evaluations"),
     }
 }

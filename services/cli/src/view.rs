@@ -5,6 +5,8 @@ mod lines;
 mod report;
 mod screen;
 pub(crate) mod tree;
+mod trials;
 
 pub(crate) use follow::{End, follow};
 pub(crate) use report::evaluation as evaluation_report;
+pub(crate) use trials::trials;

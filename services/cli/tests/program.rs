@@ -35,6 +35,9 @@ fn a_dead_server_is_exit_code_5_with_the_command_that_starts_one() {
         &["datasets", "list"],
         &["models", "get", "sotu"],
         &["jobs", "list"],
+        &["study", "list"],
+        &["study", "show", "rate", "--plot", "/nowhere/rate.svg"],
+        &["study", "cancel", "rate"],
         &["evaluations", "list", "--output", "json"],
         &["feedback", "answers/a", "--up"],
         &["lineage", "answers/a"],
@@ -54,6 +57,8 @@ fn a_wrong_command_is_exit_code_2() {
     for command in [
         &["frobnicate"] as &[&str],
         &["run"],
+        &["study"],
+        &["study", "run"],
         &["feedback", "answers/a"],
         &["feedback", "answers/a", "--up", "--down"],
         &["complete", "sotu", "a", "--temperature", "warm"],
@@ -95,6 +100,65 @@ fn what_check_prints_as_json_is_the_api_s_form() {
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(value["training"]["optimizer"]["learningRate"], 0.003);
     assert_eq!(value["source"]["format"], "RECORD_FORMAT_TEXT");
+}
+
+/// A study's file.
+const STUDY: &str = "\
+training_job:
+  model: models/sotu
+  dataset_digest: sha256:1111111111111111111111111111111111111111111111111111111111111111
+  spec:
+    architecture:
+      gpt2: {n_embd: 64, n_layer: 2, n_head: 2, n_positions: 64}
+    steps: 400
+    batch_size: 16
+    sequence_length: 64
+    optimizer: {learning_rate: 1e-3}
+    schedule: {}
+parameters:
+  - field: spec.optimizer.learning_rate
+    range: {low: 1e-4, high: 1e-1, log: true}
+  - field: spec.batch_size
+    choices: {values: [8, 16]}
+  - field: spec.schedule.decay
+    choices: {values: [linear, \"cosine\"]}
+max_trials: 20
+tree_parzen_estimator: {}
+successive_halving: {min_steps: 40}
+";
+
+#[test]
+fn a_study_s_file_is_checked_without_a_server_and_its_mistakes_are_all_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rate.yaml");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, STUDY).unwrap();
+    let output = tidemill(&["study", "run", "--check", "--output", "json", path]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["parameters"][0]["range"]["high"], 0.1);
+    assert_eq!(value["parameters"][1]["choices"]["values"], serde_json::json!([8.0, 16.0]));
+    assert_eq!(value["parameters"][2]["choices"]["values"], serde_json::json!(["linear", "cosine"]));
+    assert_eq!(value["successiveHalving"]["minSteps"], "40");
+    assert_eq!(tidemill(&["study", "run", path]).status.code(), Some(5));
+    assert_eq!(tidemill(&["study", "run", "/nowhere.yaml"]).status.code(), Some(4));
+
+    let wrong = STUDY.replace("max_trials: 20", "max_trials: many").replace("low: 1e-4, ", "");
+    let wrong = wrong.replace("tree_parzen_estimator: {}", "state: RUNNING").replace("[8, 16]", "[8, [16]]");
+    std::fs::write(&file, wrong).unwrap();
+    let output = tidemill(&["study", "run", path]);
+    let text = errors(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    for mistake in [
+        "rate.yaml:1: one of random_search, tree_parzen_estimator must be given",
+        "parameters[0].range.low: missing; it is required: The least",
+        "parameters[1].choices.values[1]: a list stands where one value should",
+        "max_trials: \"many\" is not a whole number",
+        "state: set by the server; remove the line",
+        "5 mistake(s)",
+    ] {
+        assert!(text.contains(mistake), "{mistake:?} is not in\n{text}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tidemill_proto::ingestion::v1::ingestion_service_server;
 use tidemill_proto::pipeline::v1::pipeline_service_server;
 use tidemill_proto::preprocessing::v1::preprocessing_service_server;
 use tidemill_proto::registry::v1::registry_service_server;
-use tidemill_proto::training::v1::training_service_server;
+use tidemill_proto::training::v1::{study_service_server, training_service_server};
 
 const SERVICES: &[(&str, &str)] = &[
     ("evaluation", evaluation_service_server::SERVICE_NAME),
@@ -17,6 +17,7 @@ const SERVICES: &[(&str, &str)] = &[
     ("pipeline", pipeline_service_server::SERVICE_NAME),
     ("preprocessing", preprocessing_service_server::SERVICE_NAME),
     ("registry", registry_service_server::SERVICE_NAME),
+    ("training", study_service_server::SERVICE_NAME),
     ("training", training_service_server::SERVICE_NAME),
 ];
 

@@ -34,18 +34,7 @@ impl TrainingService for Handlers {
         let request = request.into_inner();
         let asked = request.training_job.ok_or_else(|| Fault::invalid("training_job", "is required"))?;
         validate::check(&self.platform, &request.training_job_id, &asked).await?;
-        // Whatever else the caller filled in is for the server to say.
-        let job = TrainingJob {
-            labels: asked.labels,
-            spec: asked.spec,
-            dataset_digest: asked.dataset_digest,
-            base_model_digest: asked.base_model_digest,
-            model: asked.model,
-            import: asked.import,
-            mixed_datasets: asked.mixed_datasets,
-            tokenizer_digest: asked.tokenizer_digest,
-            ..TrainingJob::default()
-        };
+        let job = asked_of(asked);
         Ok(Response::new(self.jobs.create(job, "", &request.training_job_id, &request.request_id).await?))
     }
 
@@ -91,6 +80,21 @@ impl TrainingService for Handlers {
         let ReadTrainingJobLogRequest { name, follow } = request.into_inner();
         let log = worker::log(&self.platform, &self.jobs, "training", checked(&name)?, follow).await?;
         Ok(Response::new(log.map(|text| text.map(|text| ReadTrainingJobLogResponse { text })).boxed()))
+    }
+}
+
+/// What a caller may ask for; whatever else was filled in is for the server to say.
+pub(crate) fn asked_of(job: TrainingJob) -> TrainingJob {
+    TrainingJob {
+        labels: job.labels,
+        spec: job.spec,
+        dataset_digest: job.dataset_digest,
+        base_model_digest: job.base_model_digest,
+        model: job.model,
+        import: job.import,
+        mixed_datasets: job.mixed_datasets,
+        tokenizer_digest: job.tokenizer_digest,
+        ..TrainingJob::default()
     }
 }
 

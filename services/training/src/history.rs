@@ -24,6 +24,12 @@ impl From<MetricPoint> for training_job::MetricPoint {
     }
 }
 
+impl From<training_job::MetricPoint> for MetricPoint {
+    fn from(point: training_job::MetricPoint) -> Self {
+        Self { step: point.step, metrics: point.metrics }
+    }
+}
+
 /// The point in a worker's report, if it tells of steps.
 pub(crate) fn point_of(report: &Report) -> Option<MetricPoint> {
     let tells = report.unit == "steps" && report.metrics.contains_key("loss");

@@ -31,6 +31,7 @@ pub use error::{Error, Result};
 pub use history::{History, Point};
 pub use loader::{Packed, Samples, Train};
 pub use objective::{Distillation, Grouped, GroupedLoss, Method, PreferenceLoss};
+pub(crate) use plot::Frame;
 pub use plot::loss_plot;
 pub use rewards::{Reward, Rewards, Rule};
 pub use rows::{Order, Prompt, Row, Rows, Sequence};

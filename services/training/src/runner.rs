@@ -76,7 +76,8 @@ impl TrainingRunner {
                 spec: Assignment { threads: self.threads, job: job.clone() }.encode(),
             },
         };
-        let curve = Mutex::new(Vec::new());
+        // What a former process has stored, where the worker's own words are gone.
+        let curve = Mutex::new(job.history.iter().cloned().map(MetricPoint::from).collect::<Vec<_>>());
         let mut gauges = Gauges::new(&job.model, job.step);
         let on_report = |report: &Report| {
             gauges.report(report);
@@ -92,24 +93,30 @@ impl TrainingRunner {
             job.worker = handle.to_owned();
             job.restart_count = restarts_before + restarts as i32;
         };
-        let store = async {
-            loop {
-                tokio::time::sleep(STORE_EVERY).await;
-                let points = history::thin(curve.lock().expect("no holder of this lock panics").clone());
-                let Some(step) = points.last().map(|point| point.step) else { continue };
-                let changed = context.update(|job| {
-                    job.step = step;
-                    job.history = points.iter().cloned().map(Into::into).collect();
-                });
-                if let Err(error) = changed.await {
-                    tracing::warn!(job = job.name, %error, "the curve cannot be stored on the job");
-                }
+        let store = async || {
+            let points = history::thin(curve.lock().expect("no holder of this lock panics").clone());
+            let Some(step) = points.last().map(|point| point.step) else { return };
+            let changed = context.update(|job| {
+                job.step = step;
+                job.history = points.iter().cloned().map(Into::into).collect();
+            });
+            if let Err(error) = changed.await {
+                tracing::warn!(job = job.name, %error, "the curve cannot be stored on the job");
             }
         };
-        tokio::select! {
-            ran = worker::run(&self.platform, context, launch, on_report, on_start) => ran?,
-            () = store => unreachable!("storing never ends"),
-        }
+        let storing = async {
+            loop {
+                tokio::time::sleep(STORE_EVERY).await;
+                store().await;
+            }
+        };
+        let ran = tokio::select! {
+            ran = worker::run(&self.platform, context, launch, on_report, on_start) => ran,
+            () = storing => unreachable!("storing never ends"),
+        };
+        // Also of a run that failed: how it came there is on its curve.
+        store().await;
+        ran?;
         context.update(|_| {}).await
     }
 

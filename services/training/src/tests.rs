@@ -2,6 +2,7 @@
 
 mod families;
 mod registry;
+mod studies;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,6 +14,7 @@ use tidemill_chassis::server::{Server, bind};
 use tidemill_chassis::{Fault, Service, Settings};
 use tidemill_platform::Platform;
 use tidemill_proto::registry::v1::{CreateModelVersionRequest, RecordLineageRequest};
+use tidemill_proto::training::v1::study_service_client::StudyServiceClient;
 use tidemill_proto::training::v1::training_service_client::TrainingServiceClient;
 use tidemill_proto::training::v1::*;
 use tidemill_proto::r#type::v1::{State, TrainingSpec, architecture};
@@ -28,6 +30,7 @@ struct Sandbox {
     folder: tempfile::TempDir,
     platform: Platform,
     client: Client,
+    studies: StudyServiceClient<tidemill_chassis::transport::Channel>,
     registry: Registry,
     dataset: Digest,
     stop: CancellationToken,
@@ -36,16 +39,22 @@ struct Sandbox {
 
 impl Sandbox {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open(tempfile::tempdir().unwrap()).await
+    }
+
+    /// The service over what another one left in a folder.
+    async fn open(folder: tempfile::TempDir) -> Self {
         let program = worker_program(folder.path());
         let text = format!("[platform]\ndata_dir = {:?}\nworker_program = {program:?}\n", folder.path().join("data"));
         let defaults = [tidemill_platform::DEFAULTS, crate::DEFAULTS];
         let settings = Settings::from_layers(&defaults, Some(("test".to_owned(), text)), Default::default()).unwrap();
-        let platform = Platform::connect(&settings).await.unwrap();
+        let platform = tokio::time::timeout(Duration::from_secs(20), connect(&settings));
+        let platform = platform.await.expect("the service before lets go of its data");
         let registry = Registry::default();
         platform.clients.add("registry", registry.channel());
         let service = crate::build(&settings, &platform).unwrap();
         let client = TrainingServiceClient::new(service.local_channel().unwrap());
+        let studies = StudyServiceClient::new(service.local_channel().unwrap());
         let relay = Service::new("relay").task(platform.relay());
         let server = Server {
             grpc_address: "127.0.0.1:0".to_owned(),
@@ -58,8 +67,9 @@ impl Sandbox {
         let (bound, stop) = (bind(&server, false).await.unwrap(), CancellationToken::new());
         let token = stop.clone();
         let served = tokio::spawn(async move { bound.serve(vec![relay, service], token).await.unwrap() });
-        let dataset = put_dataset(&platform.artifacts, &folder.path().join("dataset")).await;
-        Self { folder, platform, client, registry, dataset, stop, served }
+        let written = tempfile::tempdir_in(folder.path()).unwrap();
+        let dataset = put_dataset(&platform.artifacts, written.path()).await;
+        Self { folder, platform, client, studies, registry, dataset, stop, served }
     }
 
     fn job(&self, spec: TrainingSpec) -> TrainingJob {
@@ -95,9 +105,22 @@ impl Sandbox {
         last
     }
 
-    async fn end(self) {
+    /// Stops the service; what it wrote remains.
+    async fn end(self) -> tempfile::TempDir {
         self.stop.cancel();
         self.served.await.unwrap();
+        self.folder
+    }
+}
+
+/// What a service before held is let go a moment after it has ended, with the last of its streams.
+async fn connect(settings: &Settings) -> Platform {
+    use tidemill_platform::Error::EventLog;
+    loop {
+        match Platform::connect(settings).await {
+            Err(EventLog(tidemill_eventlog::Error::InUse { .. })) => tokio::task::yield_now().await,
+            connected => return connected.unwrap(),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::jobs::{self, AnyJob, each};
 use crate::output;
-use crate::view::{End, evaluation_report, follow};
+use crate::view::{End, evaluation_report, follow, trials};
 
 /// Follows what a name or an id names.
 pub(super) async fn execute(context: &Context, name: &str) -> Result<(), Failure> {
@@ -38,6 +38,12 @@ pub(super) async fn to_the_end(context: &Context, connection: &Connection, name:
                 output::line(&evaluation_report(evaluation));
             }
             Ok(())
+        }
+        AnyJob::Study(study) => {
+            if context.output.for_people() {
+                output::line(&trials(study));
+            }
+            outcome(study)
         }
         job => each!(job, job => outcome(job)),
     }

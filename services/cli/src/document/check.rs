@@ -10,6 +10,11 @@ use super::{Mistake, Places, scalar};
 /// Numbers of google.api.FieldBehavior.
 const OPTIONAL: i32 = 1;
 const REQUIRED: i32 = 2;
+const OUTPUT_ONLY: i32 = 3;
+const IDENTIFIER: i32 = 8;
+
+/// The message that holds any one value.
+const ANY_VALUE: &str = "google.protobuf.Value";
 
 /// Checks a whole document.
 pub(super) fn check(root: &Node, descriptor: &MessageDescriptor) -> Result<(DynamicMessage, Places), Vec<Mistake>> {
@@ -51,7 +56,12 @@ impl Checker {
         let mut misspelt: Vec<String> = Vec::new();
         let mut chosen: HashMap<String, (String, usize)> = HashMap::new();
         for (key, value) in entries {
-            let Some(field) = descriptor.fields().find(|f| f.name() == key.text || f.json_name() == key.text) else {
+            let field = descriptor.fields().find(|f| f.name() == key.text || f.json_name() == key.text);
+            if field.as_ref().is_some_and(servers) {
+                self.wrong(key.line, &join(path, &key.text), "set by the server; remove the line".to_owned());
+                continue;
+            }
+            let Some(field) = field else {
                 let near = near(&key.text, descriptor);
                 let hint = near.as_ref().map_or_else(|| known(descriptor), |name| format!("did you mean `{name}`?"));
                 self.wrong(key.line, &join(path, &key.text), format!("unknown field; {hint}"));
@@ -135,7 +145,15 @@ impl Checker {
     }
 
     fn value(&mut self, node: &Node, kind: &Kind, path: &str, line: usize) -> Option<Value> {
-        if let Kind::Message(descriptor) = kind {
+        if let (Kind::Message(descriptor), Yaml::Scalar { text, quoted }) = (kind, &node.value)
+            && descriptor.full_name() == ANY_VALUE
+            && !node.is_null()
+        {
+            return Some(Value::Message(scalar::any(text, *quoted, descriptor)));
+        }
+        if let Kind::Message(descriptor) = kind
+            && descriptor.full_name() != ANY_VALUE
+        {
             return Some(Value::Message(self.message(node, descriptor, path, line)));
         }
         let result = match &node.value {
@@ -150,6 +168,11 @@ impl Checker {
 
 fn required(field: &FieldDescriptor) -> bool {
     behaves(field, REQUIRED)
+}
+
+/// Whether only the server sets a field.
+fn servers(field: &FieldDescriptor) -> bool {
+    behaves(field, OUTPUT_ONLY) || behaves(field, IDENTIFIER)
 }
 
 fn behaves(field: &FieldDescriptor, wanted: i32) -> bool {
@@ -186,12 +209,16 @@ fn meaning(field: &FieldDescriptor) -> String {
 fn near(key: &str, descriptor: &MessageDescriptor) -> Option<String> {
     let lower = key.to_lowercase();
     let distances =
-        descriptor.fields().map(|field| (strsim::damerau_levenshtein(&lower, field.name()), field.name().to_owned()));
+        settable(descriptor).map(|field| (strsim::damerau_levenshtein(&lower, field.name()), field.name().to_owned()));
     distances.filter(|(distance, name)| *distance * 2 <= name.len().max(4)).min().map(|(_, name)| name)
 }
 
+fn settable(descriptor: &MessageDescriptor) -> impl Iterator<Item = FieldDescriptor> + '_ {
+    descriptor.fields().filter(|field| !servers(field))
+}
+
 fn known(descriptor: &MessageDescriptor) -> String {
-    let names: Vec<String> = descriptor.fields().map(|field| field.name().to_owned()).collect();
+    let names: Vec<String> = settable(descriptor).map(|field| field.name().to_owned()).collect();
     if names.is_empty() { "nothing can be set here".to_owned() } else { format!("known are {}", names.join(", ")) }
 }
 

@@ -70,7 +70,8 @@ pub(super) fn parse(text: &str) -> Result<Node, Mistake> {
     builder.root.ok_or_else(|| Mistake {
         line: 1,
         field: String::new(),
-        text: "the file is empty; pipelines/demo.yaml is an example to start from".to_owned(),
+        text: "the file is empty; pipelines/demo.yaml and `tidemill study run --help` are examples to start from"
+            .to_owned(),
     })
 }
 
@@ -108,7 +109,7 @@ impl Builder {
 
     fn begin(&mut self, node: Node, anchor: usize) -> Result<(), Mistake> {
         if self.open.len() >= MOST_LEVELS {
-            return Err(mistake(node.line, "this is nested deeper than any pipeline; check the indentation"));
+            return Err(mistake(node.line, "this is nested deeper than any file of ours; check the indentation"));
         }
         self.open.push(Open { node, anchor, key: None });
         Ok(())
@@ -117,14 +118,14 @@ impl Builder {
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), Mistake> {
         self.nodes += node.size();
         if self.nodes > MOST_NODES {
-            return Err(mistake(node.line, "the document is larger than any pipeline; check its aliases"));
+            return Err(mistake(node.line, "the document is larger than any file of ours; check its aliases"));
         }
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
         let Some(open) = self.open.last_mut() else {
             if self.root.is_some() {
-                return Err(mistake(node.line, "a second document begins here; a file holds one pipeline"));
+                return Err(mistake(node.line, "a second document begins here; a file holds one"));
             }
             self.root = Some(node);
             return Ok(());

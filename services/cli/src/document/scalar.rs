@@ -1,6 +1,6 @@
 //! One scalar by its protobuf type.
 
-use prost_reflect::{EnumDescriptor, Kind, Value};
+use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, MessageDescriptor, Value};
 
 /// Reads a scalar, or says what should stand there.
 pub(super) fn scalar(text: &str, quoted: bool, kind: &Kind) -> Result<Value, String> {
@@ -39,6 +39,19 @@ pub(super) fn scalar(text: &str, quoted: bool, kind: &Kind) -> Result<Value, Str
         Kind::Enum(descriptor) => enumeration(text, descriptor),
         Kind::Message(_) => Err(format!("{} stands where indented fields should", shown(text))),
     }
+}
+
+/// A scalar of any type, as YAML reads it: true and false, a number, else a text.
+pub(super) fn any(text: &str, quoted: bool, descriptor: &MessageDescriptor) -> DynamicMessage {
+    let bare = if quoted { "" } else { text };
+    let (field, value) = match (scalar(bare, false, &Kind::Bool), bare.parse::<f64>()) {
+        (Ok(value), _) => ("bool_value", value),
+        (_, Ok(number)) if number.is_finite() => ("number_value", Value::F64(number)),
+        _ => ("string_value", Value::String(text.to_owned())),
+    };
+    let mut message = DynamicMessage::new(descriptor.clone());
+    message.set_field_by_name(field, value);
+    message
 }
 
 /// Accepts `RECORD_FORMAT_TEXT` and `text`, in any case.

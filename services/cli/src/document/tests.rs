@@ -113,7 +113,7 @@ fn aliases_that_multiply_are_refused() {
         let refs = vec![format!("*a{}", level - 1); 10].join(", ");
         text.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
     }
-    assert!(mistakes(&text)[0].contains("larger than any pipeline"));
+    assert!(mistakes(&text)[0].contains("larger than any file"));
 }
 
 #[test]

@@ -148,6 +148,7 @@ impl Line {
             parts.push(format!("{} {}", words::count(progress.done_count), progress.unit));
         }
         parts.extend(self.metric("loss").map(|loss| format!("loss {loss:.3}")));
+        parts.extend(self.metric("best").map(|best| format!("best {best:.4}")));
         parts.extend(self.metric("tokens_per_second").map(|rate| format!("{} tokens/s", words::count(rate as i64))));
         parts.extend(progress.remaining.as_ref().map(|left| format!("{} left", words::span(left.seconds.max(0)))));
         let curve = words::sparkline(&self.losses, curve_width);
@@ -180,6 +181,13 @@ fn result(job: &AnyJob) -> Option<String> {
         AnyJob::Training(job) if job.job_state() == State::Succeeded => {
             Some(format!("{} steps  {}  {}", job.step, job.model_version, words::digest(&job.model_digest)))
         }
+        AnyJob::Study(study) if study.job_state() == State::Succeeded => Some(format!(
+            "{} trials, the best is {}  {}  {}",
+            study.trials.len(),
+            study.best_trial(),
+            study.model_version,
+            words::digest(&study.model_digest)
+        )),
         AnyJob::Evaluation(job) if job.job_state() == State::Succeeded => {
             let figure =
                 |name: &str| job.metrics.get(name).map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
