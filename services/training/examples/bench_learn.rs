@@ -59,6 +59,8 @@ fn main() -> anyhow::Result<()> {
         distillation: None,
         order: Order::Shuffled,
         lora: None,
+        quantized_base: false,
+        activation_checkpointing: false,
         muon: None,
         z_loss: 0.0,
         ema_decay: 0.0,
