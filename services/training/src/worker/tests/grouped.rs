@@ -94,7 +94,7 @@ async fn a_job_learns_to_follow_a_rule_and_ends_with_the_same_bytes_however_ofte
 #[tokio::test]
 async fn an_adapter_is_pulled_to_the_model_without_it_and_resumes_exactly_too() {
     let (world, base, rows) = world().await;
-    let lora = Lora { r: 8, alpha: 16.0, dropout: 0.1, ..Lora::default() };
+    let lora = Lora { r: 8, alpha: 16.0, ..Lora::default() };
     let job = job(&world, base, rows, TrainingSpec { lora: Some(lora), steps: 12, ..rewarded(union()) });
     let arguments = |uid: &str| world.arguments_of(uid, job.clone());
     assert_eq!(run(&arguments("undisturbed"), &world.artifacts, &|| false).await.unwrap(), Ended::Done);
