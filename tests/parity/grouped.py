@@ -63,7 +63,9 @@ def peer_steps(case, ours, model, processing, common, text, end):
     steps = [log[at:at + iterations] for at in range(0, len(log), iterations)]
 
     def mean(entries, name):
-        return sum(entry[name] for entry in entries) / len(entries)
+        # What is known of answers is logged once, with the first of the updates.
+        found = [entry[name] for entry in entries if name in entry]
+        return sum(found) / len(found)
 
     def step(entries):
         figures = {"reward": mean(entries, "reward"), "completion_length": mean(entries, "completions/mean_length"),

@@ -8,7 +8,7 @@ use tidemill_proto::training::v1::parameter::{Choices, Domain, Range};
 use tidemill_proto::training::v1::study::{Algorithm, Direction};
 use tidemill_proto::training::v1::training_job::MetricPoint;
 use tidemill_proto::training::v1::*;
-use tidemill_proto::r#type::v1::{State, TrainingSpec};
+use tidemill_proto::r#type::v1::{MixedDataset, State, TrainingSpec};
 
 use super::sampler::propose;
 use super::search::{Search, has_ended};
@@ -148,7 +148,7 @@ fn every_value_of_a_range_comes_up_and_none_beside_it() {
 #[test]
 fn parameters_reach_lists_words_and_what_is_absent_by_default() {
     let mut job = template();
-    job.mixed_datasets = vec![training_job::MixedDataset { dataset_digest: "sha256:b".to_owned(), weight: 1.0 }];
+    job.mixed_datasets = vec![MixedDataset { dataset_digest: "sha256:b".to_owned(), weight: 1.0 }];
     let parameters = [
         choices("mixed_datasets[0].weight", &[0.25]),
         choices("spec.schedule.decay", &["DECAY_LINEAR"]),

@@ -3,7 +3,9 @@
 use tidemill_models::{Model, save};
 use tidemill_proto::r#type::v1::architecture::{self, Bert, T5};
 use tidemill_proto::r#type::v1::training_spec::Method;
-use tidemill_proto::r#type::v1::{Architecture, MaskedLanguageModeling, SequenceToSequence, SupervisedFineTuning};
+use tidemill_proto::r#type::v1::{
+    Architecture, MaskedLanguageModeling, MixedDataset, SequenceToSequence, SupervisedFineTuning,
+};
 
 use super::*;
 use crate::learning::config_of;
@@ -70,8 +72,7 @@ async fn a_method_that_is_not_for_the_base_is_refused_by_field() {
 async fn a_created_job_has_all_that_was_asked_for_and_an_encoder_decoder_learns_by_it() {
     let sandbox = Sandbox::new().await;
     let mut mixed = sandbox.job(spec());
-    mixed.mixed_datasets =
-        vec![training_job::MixedDataset { dataset_digest: sandbox.dataset.to_string(), weight: 0.5 }];
+    mixed.mixed_datasets = vec![MixedDataset { dataset_digest: sandbox.dataset.to_string(), weight: 0.5 }];
     let created = sandbox.create("mixed", mixed.clone()).await.unwrap();
     assert_eq!(created.mixed_datasets, mixed.mixed_datasets);
 

@@ -91,7 +91,8 @@ pub(super) fn outcome(
     };
     if constants.beta > 0.0 {
         let apart = learner.reference(batch)?.f_sub(&policy)?;
-        let divergence = apart.f_exp()?.f_sub(&apart)?.f_sub_scalar(1.0)?;
+        // Times the ratio, which makes the gradient that of the reverse divergence even where the ratio is 1 (arXiv 2512.02556).
+        let divergence = apart.f_exp()?.f_sub(&apart)?.f_sub_scalar(1.0)?.f_mul(&ratios)?;
         losses = losses.f_add(&divergence.f_mul_scalar(constants.beta)?)?;
         figures.insert("kl", sum(&divergence)?);
     }

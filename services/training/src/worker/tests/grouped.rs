@@ -54,12 +54,7 @@ fn rewarded(rule: reward::Rule) -> TrainingSpec {
         rewards: vec![Reward { weight: 2.0, rule: Some(rule) }],
         ..GroupRelativePolicyOptimization::default()
     };
-    TrainingSpec {
-        architecture: None,
-        method: Some(Method::GroupRelativePolicyOptimization(method)),
-        lora: Some(Lora { r: 8, alpha: 16.0, ..Lora::default() }),
-        ..spec()
-    }
+    TrainingSpec { architecture: None, method: Some(Method::GroupRelativePolicyOptimization(method)), ..spec() }
 }
 
 fn union() -> reward::Rule {
@@ -70,14 +65,18 @@ fn job(world: &World, base: Digest, rows: Digest, spec: TrainingSpec) -> Trainin
     TrainingJob { dataset_digest: rows.to_string(), base_model_digest: base.to_string(), ..world.job(spec) }
 }
 
+async fn points(world: &World, uid: &str) -> Vec<MetricPoint> {
+    let digest = world.artifacts.resolve(&history_reference(uid)).await.unwrap().unwrap();
+    serde_json::from_slice(&world.artifacts.get(&digest).await.unwrap()).unwrap()
+}
+
 #[tokio::test]
 async fn a_job_learns_to_follow_a_rule_and_ends_with_the_same_bytes_however_often_it_is_stopped() {
     let (world, base, rows) = world().await;
     let job = job(&world, base, rows, rewarded(union()));
     let arguments = |uid: &str| world.arguments_of(uid, job.clone());
     assert_eq!(run(&arguments("undisturbed"), &world.artifacts, &|| false).await.unwrap(), Ended::Done);
-    let digest = world.artifacts.resolve(&history_reference("undisturbed")).await.unwrap().unwrap();
-    let points: Vec<MetricPoint> = serde_json::from_slice(&world.artifacts.get(&digest).await.unwrap()).unwrap();
+    let points = points(&world, "undisturbed").await;
     let mean =
         |points: &[MetricPoint]| points.iter().map(|point| point.metrics["reward"]).sum::<f64>() / points.len() as f64;
     let (first, last) = (mean(&points[..3]), mean(&points[points.len() - 3..]));
@@ -89,6 +88,19 @@ async fn a_job_learns_to_follow_a_rule_and_ends_with_the_same_bytes_however_ofte
     assert_eq!(manifest.parents, [rows, base]);
 
     while run(&arguments("stopped"), &world.artifacts, &after(7)).await.unwrap() == Ended::Stopped {}
+    assert_eq!(world.result("stopped").await, world.result("undisturbed").await);
+}
+
+#[tokio::test]
+async fn an_adapter_is_pulled_to_the_model_without_it_and_resumes_exactly_too() {
+    let (world, base, rows) = world().await;
+    let lora = Lora { r: 8, alpha: 16.0, ..Lora::default() };
+    let job = job(&world, base, rows, TrainingSpec { lora: Some(lora), steps: 12, ..rewarded(union()) });
+    let arguments = |uid: &str| world.arguments_of(uid, job.clone());
+    assert_eq!(run(&arguments("undisturbed"), &world.artifacts, &|| false).await.unwrap(), Ended::Done);
+    let divergence: Vec<f64> = points(&world, "undisturbed").await.iter().map(|point| point.metrics["kl"]).collect();
+    assert!(divergence[0].abs() < 1e-6 && divergence[11] > 1e-3, "{divergence:?}");
+    while run(&arguments("stopped"), &world.artifacts, &after(5)).await.unwrap() == Ended::Stopped {}
     assert_eq!(world.result("stopped").await, world.result("undisturbed").await);
 }
 
