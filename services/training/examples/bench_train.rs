@@ -14,7 +14,8 @@ use tidemill_dataset::{TokenWidth, Tokens};
 use tidemill_models::{Activation, Config, Gpt2Config, LoraConfig, read_config};
 use tidemill_text::Tokenizer;
 use tidemill_training::learning::{
-    Data, Decay, Method, Optimizer, Order, Packed, Precision, Samples as _, Schedule, Spec, Start, Trainer, World,
+    Data, Decay, Method, Optimizer, Order, Packed, Precision, Samples, Schedule, Spec, Start, Train, Trainer,
+    Validation, World,
 };
 
 /// Steps before the clock starts.
@@ -164,19 +165,26 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// A run over windows that are all alike.
+/// Windows that are all alike, and go on where they began; the peer's are the same, so that first losses can be compared.
+struct Alike(Vec<i64>);
+
+impl Samples for Alike {
+    fn fill(&self, _position: u64, inputs: &mut [i64], targets: &mut [i64]) {
+        inputs.copy_from_slice(&self.0);
+        targets.copy_from_slice(&self.0);
+        targets.rotate_left(1);
+    }
+}
+
+/// A run over such windows.
 fn begun(spec: Spec, start: Start<'_>, device: tch::Device) -> Result<Trainer> {
     let vocabulary = match &spec.config {
         Config::Gpt2(config) => config.vocab_size,
         Config::Llama(config) => config.vocab_size,
         _ => bail!("only decoders are timed"),
     };
-    // The peer draws the same: a window is the same in whatever order windows come, so that first losses can be compared.
-    let period: Vec<u8> = (0..spec.sequence_length as u32)
-        .flat_map(|at| (at.wrapping_mul(7919).wrapping_add(13) % vocabulary as u32).to_le_bytes())
-        .collect();
-    let stream = Tokens::read(vec![period.repeat(64).into()], TokenWidth::U32, vocabulary as usize)?;
-    let data = Data::packed(stream, None, &spec)?;
+    let ids = (0..spec.sequence_length as i64).map(|at| (at * 7919 + 13) % vocabulary).collect();
+    let data = Data { train: Train::Windows(Box::new(Alike(ids))), validation: Validation::None };
     Ok(Trainer::new(spec, String::new(), data, start, device, World::alone())?)
 }
 
