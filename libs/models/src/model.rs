@@ -19,7 +19,7 @@ use crate::{
     linear::Linear,
     llama::Llama,
     lora::{self, Lora, Values},
-    t5::{Encoded, T5},
+    t5::T5,
 };
 
 pub use pair::Pairs;
@@ -271,43 +271,6 @@ impl Model {
         let mean_bc = self.states(ids_bt, Attention::Full)?.f_mean_dim([1i64].as_slice(), false, Kind::Float)?;
         let length_b = mean_bc.f_norm_scalaropt_dim(2.0, [1i64].as_slice(), true)?.f_clamp_min(1e-12)?;
         Ok(mean_bc.f_div(&length_b)?)
-    }
-
-    /// An encoder-decoder's states of a source: ids [b,s] -> [b,s,c].
-    pub fn encode(&self, source_bs: &Tensor, mut attention: Attention<'_>) -> Result<Tensor> {
-        attention.check(source_bs, self.config.context_length())?;
-        self.pair()?.encode(source_bs, &mut attention)
-    }
-
-    /// An encoder-decoder's logits of a text after its source was encoded: ids [b,t] -> [b,t,v]. Both are laid out the same way: whole
-    /// sequences, or as many documents.
-    pub fn decode(
-        &self,
-        ids_bt: &Tensor,
-        mut attention: Attention<'_>,
-        states_bsc: &Tensor,
-        source: Attention<'_>,
-    ) -> Result<Tensor> {
-        attention.check(ids_bt, self.config.context_length())?;
-        let network = self.pair()?;
-        let x_btc = network.decode(ids_bt, &mut attention, Encoded { states_bsc, attention: &source })?;
-        if let Attention::Cached(cache) = attention {
-            cache.advance(ids_bt.size()[1]);
-        }
-        Ok(ops::linear(&x_btc, network.head(), None)?)
-    }
-
-    /// An encoder-decoder's logits: source [b,s], text [b,t] -> [b,t,v].
-    pub fn forward_pair(&self, source_bs: &Tensor, ids_bt: &Tensor) -> Result<Tensor> {
-        let states_bsc = self.encode(source_bs, Attention::Full)?;
-        self.decode(ids_bt, Attention::Full, &states_bsc, Attention::Full)
-    }
-
-    fn pair(&self) -> Result<&T5> {
-        match &self.network {
-            Network::T5(network) => Ok(network),
-            _ => Err(Error::Unsupported(format!("{} has no encoder and decoder", self.config.model_type()))),
-        }
     }
 
     fn logits(&self, x: &Tensor) -> Result<Tensor> {

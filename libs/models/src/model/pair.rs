@@ -1,10 +1,15 @@
-//! What an encoder-decoder makes of many sources and texts at once.
+//! What an encoder-decoder makes of sources and texts: of one of each, or of many at once.
+//!
+//! Shapes: b batch, s time of the source, t time of the text, c width, v vocabulary.
 
 use tch::Tensor;
 use tidemill_torch::ops;
 
-use super::{IGNORED, Model, supervised};
-use crate::{Attention, Documents, Error, Result};
+use super::{IGNORED, Model, Network, supervised};
+use crate::{
+    Attention, Documents, Error, Result,
+    t5::{Encoded, T5},
+};
 
 /// Sources laid end to end, [1, s], and of each the text that the decoder reads, [1, t], in the same order.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +25,43 @@ pub struct Pairs<'a> {
 }
 
 impl Model {
+    /// An encoder-decoder's states of a source: ids [b,s] -> [b,s,c].
+    pub fn encode(&self, source_bs: &Tensor, mut attention: Attention<'_>) -> Result<Tensor> {
+        attention.check(source_bs, self.config.context_length())?;
+        self.pair()?.encode(source_bs, &mut attention)
+    }
+
+    /// An encoder-decoder's logits of a text after its source was encoded: ids [b,t] -> [b,t,v]. Both are laid out the same way: whole
+    /// sequences, or as many documents.
+    pub fn decode(
+        &self,
+        ids_bt: &Tensor,
+        mut attention: Attention<'_>,
+        states_bsc: &Tensor,
+        source: Attention<'_>,
+    ) -> Result<Tensor> {
+        attention.check(ids_bt, self.config.context_length())?;
+        let network = self.pair()?;
+        let x_btc = network.decode(ids_bt, &mut attention, Encoded { states_bsc, attention: &source })?;
+        if let Attention::Cached(cache) = attention {
+            cache.advance(ids_bt.size()[1]);
+        }
+        Ok(ops::linear(&x_btc, network.head(), None)?)
+    }
+
+    /// An encoder-decoder's logits: source [b,s], text [b,t] -> [b,t,v].
+    pub fn forward_pair(&self, source_bs: &Tensor, ids_bt: &Tensor) -> Result<Tensor> {
+        let states_bsc = self.encode(source_bs, Attention::Full)?;
+        self.decode(ids_bt, Attention::Full, &states_bsc, Attention::Full)
+    }
+
+    fn pair(&self) -> Result<&T5> {
+        match &self.network {
+            Network::T5(network) => Ok(network),
+            _ => Err(Error::Unsupported(format!("{} has no encoder and decoder", self.config.model_type()))),
+        }
+    }
+
     /// As [`Model::loss_sum`], of texts after their sources.
     pub fn pairs_loss_sum(&self, pairs: Pairs<'_>, targets_bt: &Tensor, z_loss: f64) -> Result<Tensor> {
         let x_nc = self.pairs_states(pairs)?.f_flatten(0, 1)?;
@@ -44,7 +86,7 @@ impl Model {
         let mut attention = Attention::Documents(text_documents);
         attention.check(texts, self.config.context_length())?;
         let source = Attention::Documents(source_documents);
-        self.pair()?.decode(texts, &mut attention, crate::t5::Encoded { states_bsc: &states_bsc, attention: &source })
+        self.pair()?.decode(texts, &mut attention, Encoded { states_bsc: &states_bsc, attention: &source })
     }
 }
 
