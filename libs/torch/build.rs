@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "adamw8",
     "attention",
     "blocks",
@@ -16,6 +16,7 @@ const SOURCES: [&str; 13] = [
     "optimizer",
     "ranks",
     "recompute",
+    "storage",
 ];
 
 fn main() {

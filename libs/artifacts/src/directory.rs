@@ -42,6 +42,24 @@ impl Artifacts {
         parents: Vec<Digest>,
         annotations: BTreeMap<String, String>,
     ) -> Result<Digest> {
+        let entries = self.entries(folder, false).await?;
+        self.put_manifest(&Manifest { kind: kind.to_owned(), entries, parents, annotations }).await
+    }
+
+    /// As [`Self::put_directory`], of a folder that is given away: a store on the same disk takes its files as they are.
+    pub async fn take_directory(
+        &self,
+        folder: &Path,
+        kind: &str,
+        parents: Vec<Digest>,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Digest> {
+        let entries = self.entries(folder, true).await?;
+        self.put_manifest(&Manifest { kind: kind.to_owned(), entries, parents, annotations }).await
+    }
+
+    /// Stores the files of a folder.
+    async fn entries(&self, folder: &Path, given: bool) -> Result<Vec<Entry>> {
         let root = folder.to_owned();
         let mut files = blocking(move || {
             let mut files = Vec::new();
@@ -53,12 +71,11 @@ impl Artifacts {
         let stored: Vec<_> = files
             .into_iter()
             .map(|(path, file)| async move {
-                let (digest, size) = self.put_file(&file).await?;
+                let (digest, size) = if given { self.take_file(&file).await? } else { self.put_file(&file).await? };
                 Ok::<_, Error>(Entry { path, digest, size })
             })
             .collect();
-        let entries = futures::stream::iter(stored).buffered(PARALLEL).try_collect().await?;
-        self.put_manifest(&Manifest { kind: kind.to_owned(), entries, parents, annotations }).await
+        futures::stream::iter(stored).buffered(PARALLEL).try_collect().await
     }
 
     /// Makes a folder that holds exactly an artifact's files, verified. The folder appears whole or not at all; one that is there and

@@ -59,6 +59,25 @@ fn is_stale(modified: SystemTime) -> bool {
     SystemTime::now().duration_since(modified).is_ok_and(|age| age > STALE)
 }
 
+/// Moves a file to its place in the store, synced; false where it lies on another disk.
+pub(crate) fn adopt(file: &Path, to: &Path) -> Result<bool> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = to.parent().unwrap_or(Path::new("/"));
+    let moved = || {
+        let opened = std::fs::File::open(file)?;
+        opened.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        opened.sync_all()?;
+        std::fs::create_dir_all(folder)?;
+        std::fs::rename(file, to)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    match moved() {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => Ok(false),
+        Err(error) => Err(Error::file(to, error)),
+    }
+}
+
 /// Gives a temporary file its name, readable as an ordinary file is.
 pub(crate) fn publish(file: NamedTempFile, to: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;

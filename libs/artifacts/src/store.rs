@@ -27,6 +27,8 @@ const ATTEMPTS: u64 = 5;
 pub struct Artifacts {
     pub(crate) url: Arc<str>,
     pub(crate) objects: Arc<dyn ObjectStore>,
+    /// Where blobs lie as files, if they do.
+    folder: Option<Arc<Path>>,
 }
 
 impl Artifacts {
@@ -34,8 +36,12 @@ impl Artifacts {
     /// `s3://bucket/prefix?endpoint=https://host&region=us-east-1&credentials_file=/path`; without `credentials_file` the usual
     /// environment of AWS applies.
     pub async fn connect(url: &str) -> Result<Artifacts> {
+        let mut folder = None;
         let objects: Arc<dyn ObjectStore> = match url.split_once(':') {
-            Some(("file", path)) => Arc::new(local::open(url, path).await?),
+            Some(("file", path)) => {
+                folder = path.strip_prefix("//").map(|root| Arc::from(Path::new(root)));
+                Arc::new(local::open(url, path).await?)
+            }
             Some(("memory", _)) => Arc::new(object_store::memory::InMemory::new()),
             Some(("s3", _)) => s3::open(url).await?,
             _ => {
@@ -43,7 +49,7 @@ impl Artifacts {
                 return Err(Error::Unavailable { url: tidemill_address::masked(url), reason });
             }
         };
-        Ok(Artifacts { url: url.into(), objects })
+        Ok(Artifacts { url: url.into(), objects, folder })
     }
 
     /// Stores bytes; storing the same bytes again changes nothing.
@@ -104,6 +110,25 @@ impl Artifacts {
             }
         }
         Ok((digest, size))
+    }
+
+    /// Stores a file that is given away, and must not change: a store on the same disk takes it as it is, without a copy.
+    pub async fn take_file(&self, path: &Path) -> Result<(Digest, u64)> {
+        let Some(folder) = self.folder.clone() else { return self.put_file(path).await };
+        let owned = path.to_owned();
+        let hashed = blocking(move || {
+            let digest = File::open(&owned).and_then(Digest::of_reader);
+            digest.map_err(|error| Error::file(&owned, error))
+        });
+        let (digest, size) = hashed.await?;
+        if self.is_there(&digest, size).await? {
+            return Ok((digest, size));
+        }
+        let (owned, to) = (path.to_owned(), folder.join(blob_key(&digest).as_ref()));
+        match blocking(move || local::adopt(&owned, &to)).await? {
+            true => Ok((digest, size)),
+            false => self.put_file(path).await,
+        }
     }
 
     async fn send(&self, mut file: File, path: &Path, upload: &mut WriteMultipart) -> Result<Digest> {

@@ -127,14 +127,24 @@ pub(crate) fn build(
     }
 }
 
-/// Reads a file of the tensors that are trained, as [`Model::disk_tensors`] gives them, into a model of the same shape.
+/// Reads a file of the tensors that are trained, as [`Model::disk_tensors`] gives them, into a model of the same shape: into those
+/// parameters, by their numbers, that are here.
 ///
 /// # Errors
 /// Tensors that are missing, misshapen or too many, all listed.
-pub fn restore_weights(model: &Model, path: &Path) -> Result<()> {
+pub fn restore_weights(model: &Model, path: &Path, is_here: impl Fn(usize) -> bool) -> Result<()> {
     let mut stored = read_tensors(path)?;
     let mut problems = Vec::new();
-    for parameter in model.parameters() {
+    for (number, parameter) in model.parameters().iter().enumerate() {
+        if !is_here(number) {
+            // Its shape is looked at where it is.
+            for piece in &parameter.pieces {
+                if stored.remove(&piece.name).is_none() {
+                    problems.push(format!("tensor {} is missing", piece.name));
+                }
+            }
+            continue;
+        }
         for (name, target) in parameter.views()? {
             match stored.remove(&name) {
                 Some(tensor) if tensor.size() == target.size() => {

@@ -11,7 +11,7 @@ use crate::{
     builder::{Builder, Initial},
     linear::Linear,
     norm::LayerNorm,
-    recompute::Laid,
+    recompute::{Again, Laid},
 };
 
 #[derive(Debug)]
@@ -47,19 +47,24 @@ impl Gpt2 {
     }
 
     /// The last layer's output after its norm: ids [b,t] -> [b,t,c]. `again`: blocks keep their input alone for a backward pass.
-    pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>, again: bool) -> Result<Tensor> {
+    pub(crate) fn hidden(
+        &self,
+        ids_bt: &Tensor,
+        attention: &mut Attention<'_>,
+        again: Option<&Again>,
+    ) -> Result<Tensor> {
         let positions_tc = match attention {
             Attention::Documents(documents) => self.positions_tc.f_index_select(0, documents.positions())?,
             _ => self.positions_tc.f_narrow(0, attention.start(), ids_bt.size()[1])?,
         };
         let tokens_btc = Tensor::f_embedding(&self.embedding_vc, ids_bt, -1, false, false)?;
         let mut x_btc = tokens_btc.f_add(&positions_tc)?;
-        let laid = if again { Laid::of(attention) } else { None };
-        for block in &self.blocks {
+        let laid = Laid::of(attention, again)?;
+        for (number, block) in self.blocks.iter().enumerate() {
             x_btc = match &laid {
                 Some(laid) => {
                     let own = block.share();
-                    laid.through(&x_btc, move |x, attention| own.apply(x, attention))?
+                    laid.through(number, &x_btc, move |x, attention| own.apply(x, attention))?
                 }
                 None => block.apply(&x_btc, attention)?,
             };

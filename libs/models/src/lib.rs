@@ -42,4 +42,5 @@ pub use error::{Error, Result};
 pub use lora::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, LoraConfig};
 pub use model::{IGNORED, Model, Pairs};
 pub use parameter::Parameter;
+pub use recompute::Around;
 pub use weights::{read_tensors, write_tensors};

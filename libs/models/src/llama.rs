@@ -12,7 +12,7 @@ use crate::{
     builder::{Builder, Initial},
     linear::Linear,
     norm::RmsNorm,
-    recompute::Laid,
+    recompute::{Again, Laid},
     rope::Rotation,
 };
 
@@ -58,18 +58,23 @@ impl Llama {
     }
 
     /// The last layer's output after its norm: ids [b,t] -> [b,t,c]. `again`: blocks keep their input alone for a backward pass.
-    pub(crate) fn hidden(&self, ids_bt: &Tensor, attention: &mut Attention<'_>, again: bool) -> Result<Tensor> {
+    pub(crate) fn hidden(
+        &self,
+        ids_bt: &Tensor,
+        attention: &mut Attention<'_>,
+        again: Option<&Again>,
+    ) -> Result<Tensor> {
         let (cosines, sines) = match attention {
             Attention::Documents(documents) => self.rotation.at(documents.positions())?,
             _ => self.rotation.range(attention.start(), ids_bt.size()[1])?,
         };
         let mut x_btc = Tensor::f_embedding(&self.embedding_vc, ids_bt, -1, false, false)?;
-        let laid = if again { Laid::of(attention) } else { None };
-        for block in &self.blocks {
+        let laid = Laid::of(attention, again)?;
+        for (number, block) in self.blocks.iter().enumerate() {
             x_btc = match &laid {
                 Some(laid) => {
                     let (own, cosines, sines) = (block.share(), cosines.shallow_clone(), sines.shallow_clone());
-                    laid.through(&x_btc, move |x, attention| own.apply(x, (&cosines, &sines), attention))?
+                    laid.through(number, &x_btc, move |x, attention| own.apply(x, (&cosines, &sines), attention))?
                 }
                 None => block.apply(&x_btc, (&cosines, &sines), attention)?,
             };

@@ -19,6 +19,7 @@ use crate::{
     linear::Linear,
     llama::Llama,
     lora::{self, Lora, Values},
+    recompute::Again,
     t5::T5,
 };
 
@@ -37,8 +38,8 @@ pub struct Model {
     adapter: Option<Lora>,
     /// Numbers of weights that are kept in NF4, and are no parameters.
     quantized: i64,
-    /// Whether blocks run again for their gradients.
-    recomputing: bool,
+    /// How blocks run again for their gradients, where they do.
+    recomputing: Option<Again>,
 }
 
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Model {
         };
         let quantized = builder.quantized;
         let (parameters, problems) = builder.finish();
-        Ok((Self { config, device, parameters, network, adapter: None, quantized, recomputing: false }, problems))
+        Ok((Self { config, device, parameters, network, adapter: None, quantized, recomputing: None }, problems))
     }
 
     /// What it is.
@@ -252,10 +253,11 @@ impl Model {
     /// The last layer's output after its norm: ids [b,t] -> [b,t,c].
     pub fn states(&self, ids_bt: &Tensor, mut attention: Attention<'_>) -> Result<Tensor> {
         attention.check(ids_bt, self.config.context_length())?;
+        let again = self.recomputing.as_ref();
         let x_btc = match &self.network {
-            Network::Llama(network) => network.hidden(ids_bt, &mut attention, self.recomputing)?,
-            Network::Gpt2(network) => network.hidden(ids_bt, &mut attention, self.recomputing)?,
-            Network::Bert(network) => network.hidden(ids_bt, &mut attention, self.recomputing)?,
+            Network::Llama(network) => network.hidden(ids_bt, &mut attention, again)?,
+            Network::Gpt2(network) => network.hidden(ids_bt, &mut attention, again)?,
+            Network::Bert(network) => network.hidden(ids_bt, &mut attention, again)?,
             Network::T5(_) => {
                 return Err(Error::Unsupported("t5 reads a source and writes a text: give both".to_owned()));
             }

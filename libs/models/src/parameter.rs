@@ -42,13 +42,18 @@ impl Parameter {
         TABLES.iter().any(|part| self.name.contains(part))
     }
 
+    /// The number of the block that it belongs to, if it does to one.
+    pub fn block(&self) -> Option<usize> {
+        self.name.split('.').find_map(|part| part.parse().ok())
+    }
+
     /// Runs of rows that are matrices of their own.
     pub fn rows(&self) -> Vec<i64> {
         self.pieces.iter().map(|piece| piece.rows).collect()
     }
 
     /// A tensor of the parameter's shape (itself, its gradient) as the tensors on disk, contiguous and on the CPU.
-    pub(crate) fn cut(&self, tensor: &Tensor) -> Result<Vec<(String, Tensor)>> {
+    pub fn cut(&self, tensor: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let mut row = 0;
         let mut tensors = Vec::with_capacity(self.pieces.len());
         for piece in &self.pieces {

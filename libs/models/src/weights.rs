@@ -1,17 +1,20 @@
 //! Safetensors files: read without trusting them, written with the same bytes for the same tensors.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{ErrorKind, Read as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
 use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorView},
+    Dtype, SafeTensorError, View,
+    tensor::Metadata,
 };
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+use tidemill_torch::storage;
 
 use crate::{Error, Result};
 
@@ -62,34 +65,59 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(tensors)
 }
 
-/// Writes float32, int64 and uint8 tensors; equal tensors give equal bytes, whatever their order.
+/// Writes float32, int64 and uint8 tensors, which must not change meanwhile; equal tensors give equal bytes, whatever their order. The file
+/// appears whole or not at all.
 pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
-    let mut buffers = Vec::with_capacity(tensors.len());
+    let failed = |problem: String| Error::Weights { path: path.to_owned(), problems: vec![problem] };
+    let mut views = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let (dtype, width) = match tensor.f_kind()? {
-            Kind::Float => (Dtype::F32, 4),
-            Kind::Int64 => (Dtype::I64, 8),
-            Kind::Uint8 => (Dtype::U8, 1),
+        let dtype = match tensor.f_kind()? {
+            Kind::Float => Dtype::F32,
+            Kind::Int64 => Dtype::I64,
+            Kind::Uint8 => Dtype::U8,
             other => {
-                let problem = format!("tensor {name} has kind {other:?}; only Float, Int64 and Uint8 are written");
-                return Err(Error::Weights { path: path.to_owned(), problems: vec![problem] });
+                return Err(failed(format!(
+                    "tensor {name} has kind {other:?}; only Float, Int64 and Uint8 are written"
+                )));
             }
         };
-        let mut bytes = vec![0u8; tensor.numel() * width];
-        tensor.f_detach()?.f_contiguous()?.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        let shape: Vec<usize> = tensor.size().iter().map(|size| *size as usize).collect();
-        buffers.push((name.as_str(), dtype, shape, bytes));
-    }
-    let broken = |error: safetensors::SafeTensorError| Error::Weights {
-        path: path.to_owned(),
-        problems: vec![error.to_string()],
-    };
-    let mut views = Vec::with_capacity(buffers.len());
-    for (name, dtype, shape, bytes) in &buffers {
-        views.push((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(broken)?));
+        let shape = tensor.size().iter().map(|size| *size as usize).collect();
+        let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
+        storage::bytes(&tensor)?;
+        views.push((name.as_str(), OnDisk { dtype, shape, tensor }));
     }
     // A single key: the map's order cannot show in the bytes.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(broken)?;
-    fs::write(path, bytes).map_err(|source| Error::Io { path: path.to_owned(), source })
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => io(source),
+        other => failed(other.to_string()),
+    })?;
+    // It was a temporary file, which its writer alone may read.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(io)
+}
+
+/// A tensor as it is written: no byte is in memory twice.
+struct OnDisk {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    tensor: Tensor,
+}
+
+impl View for OnDisk {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(storage::bytes(&self.tensor).expect("it was looked at before"))
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
 }

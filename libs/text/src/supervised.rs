@@ -90,6 +90,16 @@ impl Supervised {
     pub fn learned(&self) -> usize {
         self.targets.iter().filter(|target| **target != IGNORED).count()
     }
+
+    /// The same with the first `most` tokens of its answer alone, at least one: what comes after them is left out.
+    #[must_use]
+    pub fn first(mut self, most: usize) -> Self {
+        let begin = self.targets.iter().take_while(|target| **target == IGNORED).count();
+        let kept = begin.saturating_add(most.max(1));
+        self.inputs.truncate(kept);
+        self.targets.truncate(kept);
+        self
+    }
 }
 
 /// A prompt whose answers are rewarded.

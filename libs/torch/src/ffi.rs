@@ -12,6 +12,9 @@ pub(crate) type RawTensor = *mut c_void;
 /// What the shim calls: `data`, an input, a place for the output, and one of some bytes for text; 0 is success.
 pub(crate) type Body = unsafe extern "C" fn(*mut c_void, RawTensor, *mut RawTensor, *mut c_char, i64) -> i32;
 
+/// The same for a call that gives no tensor.
+pub(crate) type Leave = unsafe extern "C" fn(*mut c_void, *mut c_char, i64) -> i32;
+
 unsafe extern "C" {
     fn tm_free(text: *mut c_char);
     pub(crate) fn tm_autocast_enter(cuda: i32) -> *mut c_char;
@@ -67,10 +70,14 @@ unsafe extern "C" {
     pub(crate) fn tm_recompute(
         x: RawTensor,
         body: Body,
+        leave: Leave,
         release: unsafe extern "C" fn(*mut c_void),
         data: *mut c_void,
         out: *mut RawTensor,
     ) -> *mut c_char;
+    pub(crate) fn tm_storage_release(tensor: RawTensor) -> *mut c_char;
+    pub(crate) fn tm_storage_restore(tensor: RawTensor) -> *mut c_char;
+    pub(crate) fn tm_storage_bytes(tensor: RawTensor) -> i64;
     pub(crate) fn tm_store_serve(timeout_ms: i64, store: *mut *mut c_void, port: *mut i32) -> *mut c_char;
     pub(crate) fn tm_store_free(store: *mut c_void);
     pub(crate) fn tm_ranks_join(
@@ -83,6 +90,12 @@ unsafe extern "C" {
     pub(crate) fn tm_ranks_free(ranks: *mut c_void);
     pub(crate) fn tm_ranks_sum(ranks: *mut c_void, tensor: RawTensor) -> *mut c_char;
     pub(crate) fn tm_ranks_broadcast(
+        ranks: *mut c_void,
+        tensors: *const RawTensor,
+        roots: *const i32,
+        count: i64,
+    ) -> *mut c_char;
+    pub(crate) fn tm_ranks_reduce(
         ranks: *mut c_void,
         tensors: *const RawTensor,
         roots: *const i32,

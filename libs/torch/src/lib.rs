@@ -13,5 +13,6 @@ pub mod optimizer;
 pub mod process;
 pub mod ranks;
 pub mod recompute;
+pub mod storage;
 
 pub use error::{Error, Result};

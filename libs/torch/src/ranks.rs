@@ -96,13 +96,16 @@ impl Ranks {
 
     /// Makes `tensors[i]` on every rank what it is on rank `roots[i]`.
     pub fn broadcast(&self, tensors: &[Tensor], roots: &[usize]) -> Result<()> {
-        if tensors.len() != roots.len() {
-            return Err(Error::Count { what: "roots", expected: tensors.len(), actual: roots.len() });
-        }
-        let raw = ffi::raw_all(tensors);
-        let roots: Vec<i32> = roots.iter().map(|root| *root as i32).collect();
-        // SAFETY: both arrays have `tensors.len()` entries, and the tensors outlive the call.
+        let (raw, roots) = rooted(tensors, roots)?;
+        // SAFETY: both arrays have as many entries as they say, and the tensors outlive the call.
         ffi::check(unsafe { ffi::tm_ranks_broadcast(self.raw, raw.as_ptr(), roots.as_ptr(), raw.len() as i64) })
+    }
+
+    /// Makes `tensors[i]` on rank `roots[i]` the sum of what it is on all ranks; what it is on the others then is not said.
+    pub fn reduce(&self, tensors: &[Tensor], roots: &[usize]) -> Result<()> {
+        let (raw, roots) = rooted(tensors, roots)?;
+        // SAFETY: as above.
+        ffi::check(unsafe { ffi::tm_ranks_reduce(self.raw, raw.as_ptr(), roots.as_ptr(), raw.len() as i64) })
     }
 
     /// Sends a tensor to a rank that receives one of that shape.
@@ -160,6 +163,14 @@ impl Drop for Buckets {
     }
 }
 
+/// Tensors, and the rank that each belongs to.
+fn rooted(tensors: &[Tensor], roots: &[usize]) -> Result<(Vec<ffi::RawTensor>, Vec<i32>)> {
+    if tensors.len() != roots.len() {
+        return Err(Error::Count { what: "roots", expected: tensors.len(), actual: roots.len() });
+    }
+    Ok((ffi::raw_all(tensors), roots.iter().map(|root| *root as i32).collect()))
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -189,6 +200,11 @@ mod tests {
             ranks.broadcast(&parts, &[2, 1]).unwrap();
             let parts: Vec<f32> = parts.iter().map(|part| part.double_value(&[0]) as f32).collect();
             assert_eq!(parts, [2.0, 1.0]);
+            let sums = [own.copy(), own.copy()];
+            ranks.reduce(&sums, &[1, 0]).unwrap();
+            if let Some(sum) = sums.get(1 - ranks.rank().min(1)).filter(|_| ranks.rank() < 2) {
+                assert_eq!(sum.double_value(&[0]), 3.0);
+            }
             match ranks.rank() {
                 0 => assert_eq!(ranks.receive(&own, 2).unwrap().double_value(&[0]), 2.0),
                 2 => ranks.send(&own, 0).unwrap(),

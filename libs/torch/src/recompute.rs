@@ -11,18 +11,35 @@ use crate::{
     ffi::{self, RawTensor},
 };
 
-type Part = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send>;
+/// A part of a network that can run again.
+pub trait Part: Send {
+    /// What it makes of `x`. Everything that it computes with but `x` must be its own or a parameter: no gradient reaches other inputs.
+    fn run(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// Follows each run, and where there is one the backward pass through it: what the run brought together may be let go.
+    fn leave(&self) -> Result<()>;
+}
+
+impl<F: Fn(&Tensor) -> Result<Tensor> + Send> Part for F {
+    fn run(&self, x: &Tensor) -> Result<Tensor> {
+        self(x)
+    }
+
+    fn leave(&self) -> Result<()> {
+        Ok(())
+    }
+}
 
 /// What `part` makes of `x`, keeping `x` alone: a backward pass runs `part` again, with the random draws and the precision that it had, and
 /// goes on through it to `x` and to the parameters inside. The numbers are those of a plain run, bit by bit.
-///
-/// Everything that `part` computes with but `x` must be its own or a parameter: no gradient reaches other inputs.
-pub fn recompute(x: &Tensor, part: impl Fn(&Tensor) -> Result<Tensor> + Send + 'static) -> Result<Tensor> {
-    let part: Box<Part> = Box::new(Box::new(part));
+pub fn recompute(x: &Tensor, part: impl Part + 'static) -> Result<Tensor> {
+    let part: Box<Box<dyn Part>> = Box::new(Box::new(part));
+    let data = Box::into_raw(part).cast();
     let mut out = ptr::null_mut();
     // SAFETY: `x` outlives the call; `data` is a Part that nobody else holds, which the shim gives back to `release` once, after the last
-    // `call`, on success and on failure; one thread at a time calls it, and it may be any (Part: Send); `out` is written on success only.
-    ffi::check(unsafe { ffi::tm_recompute(ffi::raw(x), call, release, Box::into_raw(part).cast(), &raw mut out) })?;
+    // `call` and `leave`, on success and on failure; one thread at a time calls it, and it may be any (Part: Send); `out` is written on
+    // success only.
+    ffi::check(unsafe { ffi::tm_recompute(ffi::raw(x), call, leave, release, data, &raw mut out) })?;
     Ok(ffi::adopt(out))
 }
 
@@ -34,20 +51,46 @@ unsafe extern "C" fn call(
     room: i64,
 ) -> i32 {
     // SAFETY: `data` is what `recompute` handed over and `release` has not taken back; `x` is a tensor that lives through this call.
-    let (part, x) = unsafe { (&*data.cast::<Part>(), Tensor::clone_from_ptr(x.cast())) };
-    let text = match catch_unwind(AssertUnwindSafe(|| part(&x))) {
-        Ok(Ok(y)) => {
+    let (part, x) = unsafe { (&*data.cast::<Box<dyn Part>>(), Tensor::clone_from_ptr(x.cast())) };
+    match guarded(|| part.run(&x)) {
+        Ok(y) => {
             // SAFETY: `out` is a place for one pointer; the tensor behind it is now the shim's.
             unsafe { *out = ffi::raw(&y) };
             std::mem::forget(y);
-            return 0;
+            0
         }
-        Ok(Err(Error::Shim(text))) => text,
-        Ok(Err(other)) => other.to_string(),
-        Err(_) => "a part that is run again panicked".to_owned(),
-    };
+        // SAFETY: `message` has `room` bytes.
+        Err(text) => unsafe { tell(&text, message, room) },
+    }
+}
+
+unsafe extern "C" fn leave(data: *mut c_void, message: *mut c_char, room: i64) -> i32 {
+    // SAFETY: `data` is what `recompute` handed over and `release` has not taken back.
+    let part = unsafe { &*data.cast::<Box<dyn Part>>() };
+    match guarded(|| part.leave()) {
+        Ok(()) => 0,
+        // SAFETY: `message` has `room` bytes.
+        Err(text) => unsafe { tell(&text, message, room) },
+    }
+}
+
+/// A panic would end the process in the middle of C++.
+fn guarded<T>(body: impl FnOnce() -> Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(Error::Shim(text))) => Err(text),
+        Ok(Err(other)) => Err(other.to_string()),
+        Err(_) => Err("a part that is run again panicked".to_owned()),
+    }
+}
+
+/// Writes what failed, as much as there is room for.
+///
+/// # Safety
+/// `message` has `room` bytes, at least one.
+unsafe fn tell(text: &str, message: *mut c_char, room: i64) -> i32 {
     let bytes = &text.as_bytes()[..text.len().min(room as usize - 1)];
-    // SAFETY: `message` has `room` bytes, of which the text and its end take at most as many.
+    // SAFETY: the text and its end take at most `room` bytes.
     unsafe {
         ptr::copy_nonoverlapping(bytes.as_ptr(), message.cast(), bytes.len());
         *message.add(bytes.len()) = 0;
@@ -57,7 +100,7 @@ unsafe extern "C" fn call(
 
 unsafe extern "C" fn release(data: *mut c_void) {
     // SAFETY: `data` is what `recompute` handed over; the shim releases it once.
-    drop(unsafe { Box::from_raw(data.cast::<Part>()) });
+    drop(unsafe { Box::from_raw(data.cast::<Box<dyn Part>>()) });
 }
 
 #[cfg(test)]
@@ -84,7 +127,7 @@ mod tests {
             for _ in 0..2 {
                 let own = weights.each_ref().map(Tensor::shallow_clone);
                 y = match again {
-                    true => recompute(&y, move |x| part(&own, x)).unwrap(),
+                    true => recompute(&y, move |x: &Tensor| part(&own, x)).unwrap(),
                     false => part(&own, &y).unwrap(),
                 };
             }
@@ -131,7 +174,7 @@ mod tests {
         let x = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let held = Arc::new(());
         let own = held.clone();
-        let y = recompute(&x, move |x| {
+        let y = recompute(&x, move |x: &Tensor| {
             let _held = &own;
             Ok(x.f_square()?)
         })
@@ -146,9 +189,9 @@ mod tests {
     #[test]
     fn errors_and_panics_of_a_part_are_errors_of_the_pass() {
         let x = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let failed = recompute(&x, |_| Err(Error::Shim("a reason".to_owned()))).unwrap_err().to_string();
+        let failed = recompute(&x, |_: &Tensor| Err(Error::Shim("a reason".to_owned()))).unwrap_err().to_string();
         assert_eq!(failed, "libtorch: a reason");
-        let panicked = recompute(&x, |_| panic!("lost")).unwrap_err().to_string();
+        let panicked = recompute(&x, |_: &Tensor| -> Result<Tensor> { panic!("lost") }).unwrap_err().to_string();
         assert!(panicked.contains("panicked"), "{panicked}");
     }
 }

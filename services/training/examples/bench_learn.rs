@@ -61,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         lora: None,
         quantized_base: false,
         activation_checkpointing: false,
+        full_sharding: false,
         muon: None,
         z_loss: 0.0,
         ema_decay: 0.0,
@@ -79,6 +80,7 @@ fn main() -> anyhow::Result<()> {
     }
     let validation_loss = trainer.validate(usize::MAX)?.context("the validation split is empty")?;
     let directory = tempfile::tempdir()?;
+    trainer.gather()?;
     trainer.export(directory.path(), "", false)?;
     let digest = hex::encode(Sha256::digest(fs::read(directory.path().join(WEIGHTS_FILE))?));
     let line = serde_json::json!({

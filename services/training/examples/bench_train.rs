@@ -6,10 +6,12 @@
 //! - `bench_train checkpoint <model folder> <steps> <threads>`: what a checkpoint of a full fine-tuning costs the steps meanwhile.
 //! - `bench_train tokens <model folder> <text file>`: tokenising a text and filling batches of it, on one thread.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use tidemill_artifacts::Artifacts;
 use tidemill_dataset::{TokenWidth, Tokens};
 use tidemill_models::{Activation, Config, Gpt2Config, LoraConfig, read_config};
 use tidemill_text::Tokenizer;
@@ -105,6 +107,7 @@ fn spec(config: Config, steps: u64, (batch_size, sequence_length): (usize, usize
         seed: 1,
         precision,
         activation_checkpointing: false,
+        full_sharding: false,
         validate_every_steps: u64::MAX,
     }
 }
@@ -139,23 +142,32 @@ fn checkpoint(folder: &Path, steps: u64) -> Result<serde_json::Value> {
     let mut trainer = begun(spec, Start::From(folder), tch::Device::Cpu)?;
     let mut seconds = (0..steps + WARM_UP).map(|_| Ok(trainer.step()?.seconds)).collect::<Result<Vec<_>>>()?;
     let usual = median(&mut seconds[WARM_UP as usize..]);
-    let target = std::env::temp_dir().join(format!("bench-checkpoint-{}", std::process::id()));
-    std::fs::create_dir_all(&target)?;
+    let target = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let store = format!("file://{}/artifacts", target.path().display());
+    let artifacts = runtime.block_on(Artifacts::connect(&store))?;
     let (mut copying, mut lost) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let began = Instant::now();
         let state = trainer.checkpoint()?.context("one rank has the whole state")?;
         copying.push(began.elapsed().as_secs_f64());
-        let folder = target.clone();
-        let writing = std::thread::spawn(move || state.write(&folder));
         let mut slower = 0.0;
-        while !writing.is_finished() {
-            slower += trainer.step()?.seconds - usual;
-        }
-        writing.join().expect("the writer does not panic")?;
+        let (artifacts, runtime, folder) = (&artifacts, &runtime, target.path().join("written"));
+        std::thread::scope(|scope| {
+            // Written and stored, as the worker does it.
+            let writing = scope.spawn(move || -> Result<()> {
+                std::fs::create_dir_all(&folder)?;
+                state.write(&folder)?;
+                runtime.block_on(artifacts.take_directory(&folder, "checkpoint", vec![], BTreeMap::new()))?;
+                Ok(())
+            });
+            while !writing.is_finished() {
+                slower += trainer.step()?.seconds - usual;
+            }
+            writing.join().expect("the writer does not panic")
+        })?;
         lost.push(copying[copying.len() - 1] + slower.max(0.0));
     }
-    std::fs::remove_dir_all(&target)?;
     let (copying, lost) = (median(&mut copying), median(&mut lost));
     Ok(serde_json::json!({ "ms_per_step": usual * 1e3, "copy_ms": copying * 1e3, "lost_ms": lost * 1e3 }))
 }

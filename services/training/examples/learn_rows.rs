@@ -95,7 +95,7 @@ fn main() -> Result<()> {
         trainer = trainer.with_teacher(tidemill_models::load(teacher, tch::Device::Cpu)?)?;
     }
     if let Some(adapter) = &case.adapter {
-        tch::no_grad(|| restore_weights(trainer.model(), &adapter.join(ADAPTER_WEIGHTS_FILE)))?;
+        tch::no_grad(|| restore_weights(trainer.model(), &adapter.join(ADAPTER_WEIGHTS_FILE), |_| true))?;
     }
     while !trainer.is_finished() {
         let step = trainer.step()?;
@@ -125,6 +125,7 @@ impl Samples for Hidden {
 
 fn export(trainer: Trainer, base: &Path, output: &Path, merge: bool) -> Result<()> {
     std::fs::create_dir_all(output)?;
+    trainer.gather()?;
     Ok(trainer.export(output, &base.display().to_string(), merge)?)
 }
 

@@ -17,6 +17,7 @@ mod plot;
 mod rewards;
 mod rows;
 mod schedule;
+mod shards;
 mod spec;
 mod trainer;
 mod world;

@@ -177,6 +177,7 @@ impl Run<'_> {
             }
         }
         saver.finish()?;
+        trainer.gather()?;
         if leads {
             pace::phase("storing the model");
             let uid = self.arguments.uid.as_str();

@@ -144,6 +144,28 @@ async fn what_a_killed_writer_left_is_never_seen_and_swept_when_it_is_old() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_given_away_becomes_the_blob() {
+    use std::os::unix::fs::MetadataExt;
+    let (folder, artifacts) = folder().await;
+    let given = folder.path().join("given");
+    std::fs::create_dir(&given).unwrap();
+    std::fs::write(given.join("file"), b"large").unwrap();
+    let inode = std::fs::metadata(given.join("file")).unwrap().ino();
+    let (digest, size) = artifacts.take_file(&given.join("file")).await.unwrap();
+    assert_eq!((size, artifacts.get(&digest).await.unwrap().as_ref()), (5, b"large".as_slice()));
+    assert_eq!(std::fs::metadata(blob(&folder, &digest)).unwrap().ino(), inode, "it was copied");
+    assert!(!given.join("file").exists());
+    // What is there already stays as it is; other stores, and other disks, take a copy.
+    std::fs::write(given.join("file"), b"large").unwrap();
+    assert_eq!(artifacts.take_file(&given.join("file")).await.unwrap().0, digest);
+    assert_eq!(std::fs::metadata(blob(&folder, &digest)).unwrap().ino(), inode);
+    let other = Artifacts::connect("memory:").await.unwrap();
+    assert_eq!(other.take_file(&given.join("file")).await.unwrap().0, digest);
+    let manifest = artifacts.take_directory(&given, "model", vec![], Default::default()).await.unwrap();
+    assert_eq!(artifacts.verify_directory(&manifest).await.unwrap().entries[0].path, "file");
+}
+
+#[tokio::test]
 async fn a_fetched_file_is_readable_by_others() {
     let (folder, artifacts) = folder().await;
     let (digest, _) = artifacts.put("abc").await.unwrap();

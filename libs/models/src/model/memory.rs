@@ -1,7 +1,14 @@
-//! What saves memory while training: weights in four bits beside an adapter, and blocks that run again.
+//! What saves memory while training: weights in four bits beside an adapter, blocks that run again, and those whose weights are not always
+//! here.
+
+use std::sync::Arc;
 
 use super::{Model, Network};
-use crate::{Error, Result, lora::Values};
+use crate::{
+    Error, Result,
+    lora::Values,
+    recompute::{Again, Around},
+};
 
 impl Model {
     /// How many of the model's numbers are kept in NF4.
@@ -32,7 +39,17 @@ impl Model {
                 "t5: its blocks cannot run again, as they read two sequences; leave activation_checkpointing out";
             return Err(Error::Unsupported(text.to_owned()));
         }
-        self.recomputing = on;
+        self.recomputing = on.then(Again::default);
+        Ok(())
+    }
+
+    /// Runs blocks again as [`Model::set_recomputing`] does, and does something around each run of each block.
+    ///
+    /// # Errors
+    /// The family's blocks cannot run again.
+    pub fn set_around(&mut self, around: Arc<dyn Around>) -> Result<()> {
+        self.set_recomputing(true)?;
+        self.recomputing = Some(Again { around: Some(around) });
         Ok(())
     }
 }

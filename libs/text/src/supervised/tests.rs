@@ -111,6 +111,19 @@ fn a_row_that_is_too_long_loses_its_end_but_never_its_whole_answer() {
 }
 
 #[test]
+fn an_answer_can_lose_its_end_and_keep_its_prompt() {
+    let model = Model::new();
+    let row = lesson(json!({"prompt": [turn("user", "Hello")], "completion": [turn("assistant", "The sky is blue")]}));
+    let whole = model.supervisor(1000).sequence(&row).unwrap();
+    let prompt = whole.targets.iter().take_while(|target| **target == IGNORED).count();
+    for (most, learned) in [(0, 1), (1, 1), (2, 2), (usize::MAX, whole.learned())] {
+        let cut = whole.clone().first(most);
+        assert_eq!((cut.learned(), cut.inputs.len()), (learned, prompt + learned));
+        assert!(whole.inputs.starts_with(&cut.inputs) && whole.targets.starts_with(&cut.targets));
+    }
+}
+
+#[test]
 fn what_cannot_be_learned_is_said() {
     let model = Model::new();
     let supervisor = model.supervisor(1000);

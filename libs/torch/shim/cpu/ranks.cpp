@@ -96,6 +96,20 @@ char* tm_ranks_broadcast(void* ranks, TensorPtr const* tensors, int32_t const* r
   });
 }
 
+// tensors[i] of rank roots[i] becomes the sum of those of all ranks.
+char* tm_ranks_reduce(void* ranks, TensorPtr const* tensors, int32_t const* roots, int64_t count) {
+  return guarded([&] {
+    std::vector<c10::intrusive_ptr<c10d::Work>> works;
+    for (int64_t i = 0; i < count; ++i) {
+      std::vector<at::Tensor> one = {*tensors[i]};
+      c10d::ReduceOptions options;
+      options.rootRank = roots[i];
+      works.push_back(static_cast<Ranks*>(ranks)->group->reduce(one, options));
+    }
+    for (auto& work : works) work->wait();
+  });
+}
+
 char* tm_ranks_send(void* ranks, TensorPtr tensor, int32_t to) {
   return guarded([&] {
     std::vector<at::Tensor> one = {*tensor};

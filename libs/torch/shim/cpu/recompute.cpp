@@ -14,6 +14,8 @@ extern "C" {
 
 // The caller's function: reads `x`, writes a new tensor to `out`, or text to `message` and returns 1.
 typedef int32_t (*tm_body)(void* data, TensorPtr x, TensorPtr* out, char* message, int64_t room);
+// What follows a run and the backward pass through it; text to `message` and 1 where it failed.
+typedef int32_t (*tm_leave)(void* data, char* message, int64_t room);
 typedef void (*tm_release)(void* data);
 
 }  // extern "C"
@@ -71,10 +73,12 @@ struct Replay {
 
 struct Body : torch::CustomClassHolder {
   tm_body call;
+  tm_leave leave;
   tm_release release;
   void* data;
 
-  Body(tm_body call, tm_release release, void* data) : call(call), release(release), data(data) {}
+  Body(tm_body call, tm_leave leave, tm_release release, void* data)
+      : call(call), leave(leave), release(release), data(data) {}
   ~Body() override { release(data); }
 
   at::Tensor run(const at::Tensor& leaf, bool differentiate) const {
@@ -86,6 +90,11 @@ struct Body : torch::CustomClassHolder {
     std::unique_ptr<at::Tensor> made(out);
     TORCH_CHECK(!failed && made, message);
     return *made;
+  }
+
+  void left() const {
+    char message[1024] = "";
+    TORCH_CHECK(leave(data, message, sizeof(message)) == 0, message);
   }
 };
 
@@ -102,7 +111,9 @@ struct Recompute : torch::autograd::Function<Recompute> {
     context->saved_data["low"] = bfloat16_products;
     context->saved_data["autocast"] = at::autocast::is_autocast_enabled(at::kCUDA);
     // With gradients, which are let go at once: kernels are chosen by that, and both runs shall give the same numbers.
-    return body->run(leaf_of(x, x.requires_grad()), true).detach();
+    auto y = body->run(leaf_of(x, x.requires_grad()), true).detach();
+    body->left();
+    return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -115,6 +126,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
       y = body->run(leaf, true);
     }
     if (y.requires_grad()) torch::autograd::backward({y}, {gradients[0]});
+    body->left();
     return {leaf.grad(), at::Tensor(), at::Tensor()};
   }
 };
@@ -125,11 +137,13 @@ struct Recompute : torch::autograd::Function<Recompute> {
 extern "C" {
 
 // What `body` makes of `x`; `data` is released when the last backward pass that may need it is over, or at once.
-char* tm_recompute(TensorPtr x, tm_body call, tm_release release, void* data, TensorPtr* out) {
+char* tm_recompute(TensorPtr x, tm_body call, tm_leave leave, tm_release release, void* data, TensorPtr* out) {
   return guarded([&] {
-    auto body = c10::make_intrusive<tidemill::Body>(call, release, data);
+    auto body = c10::make_intrusive<tidemill::Body>(call, leave, release, data);
     if (!at::GradMode::is_enabled()) {
-      *out = new at::Tensor(body->run(*x, false));
+      auto y = body->run(*x, false);
+      body->left();
+      *out = new at::Tensor(y);
       return;
     }
     auto anchor = at::zeros({1}).requires_grad_(true);

@@ -48,16 +48,34 @@ impl Trainer {
     /// The state of the run, on rank 0; the other ranks hand over their part of it, and get none.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
         let mut optimizer = self.optimizer.collect()?;
+        if let Some(average) = &self.average {
+            optimizer.extend(average.collect(&self.model)?);
+        }
+        let weights = self.weights()?;
         if self.world.rank() > 0 {
             return Ok(None);
         }
-        let averages = self.averages().iter();
-        optimizer.extend(averages.map(|(name, tensor)| (format!("{name}.average"), tensor.shallow_clone())));
         let copied = |tensors: Vec<(String, Tensor)>| -> Result<Vec<(String, Tensor)>> {
             tensors.into_iter().map(|(name, tensor)| Ok((name, copied(&tensor)?))).collect()
         };
         let state = State { step: self.step, spec_digest: self.run_digest.clone(), history: self.history.clone() };
-        Ok(Some(Checkpoint { weights: copied(self.model.disk_tensors()?)?, optimizer: copied(optimizer)?, state }))
+        Ok(Some(Checkpoint { weights: copied(weights)?, optimizer: copied(optimizer)?, state }))
+    }
+
+    /// What is trained, as on disk; where it is spread over ranks, all of it on rank 0 and nothing on the others.
+    fn weights(&self) -> Result<Vec<(String, Tensor)>> {
+        if self.shards.is_none() {
+            return Ok(self.model.disk_tensors()?);
+        }
+        let mut all = Vec::new();
+        for (place, parameter) in self.model.parameters().iter().enumerate() {
+            let owner = self.optimizer.owners()[place];
+            let own = (owner == self.world.rank()).then_some(&parameter.tensor);
+            if let Some(tensor) = self.world.collect(owner, own, &parameter.tensor)? {
+                all.extend(parameter.cut(&tensor)?);
+            }
+        }
+        Ok(all)
     }
 
     /// Continues where a checkpoint of the same run was written: the rest gives the bytes that an undisturbed run gives.
@@ -72,8 +90,10 @@ impl Trainer {
         if state.step > self.spec.steps {
             return Err(broken(format!("step {} is beyond the run's {}", state.step, self.spec.steps)));
         }
-        tch::no_grad(|| restore_weights(&self.model, &directory.join(WEIGHTS_FILE)))?;
-        self.optimizer.load(&directory.join(OPTIMIZER_FILE), self.averages())?;
+        let is_here = |place| self.shards.as_ref().is_none_or(|shards| shards.is_own(place));
+        tch::no_grad(|| restore_weights(&self.model, &directory.join(WEIGHTS_FILE), is_here))?;
+        let averages = self.average.as_ref().map(|average| average.tensors.as_slice());
+        self.optimizer.load(&directory.join(OPTIMIZER_FILE), averages)?;
         self.step = state.step;
         self.history = state.history;
         Ok(())

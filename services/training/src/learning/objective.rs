@@ -39,6 +39,8 @@ pub enum Method {
         loss: PreferenceLoss,
         /// Share of pairs labelled the wrong way round.
         label_smoothing: f64,
+        /// Tokens of each answer that are compared; 0 compares all.
+        max_completion_length: usize,
     },
     /// KTO, on single judged answers.
     Judged {
@@ -134,7 +136,7 @@ impl Learner<'_> {
             return distilled::outcome(self, teacher, batch, constants);
         }
         match (self.method, &batch.documents) {
-            (Method::Preference { beta, loss, label_smoothing }, Some(laid)) => {
+            (Method::Preference { beta, loss, label_smoothing, .. }, Some(laid)) => {
                 preference::outcome(self, batch, laid, beta, loss, label_smoothing)
             }
             (Method::Judged { beta, desirable_weight, undesirable_weight }, Some(laid)) => {

@@ -10,7 +10,7 @@ use tidemill_torch::{
     optimizer::{AdamW, BLOCK, Group, Group8},
 };
 
-use super::{Error, Result, World, muon, spec::Optimizer as Constants};
+use super::{Error, Result, World, muon, shards::Shards, spec::Optimizer as Constants};
 
 /// The rule and the state of every parameter.
 pub(super) struct Optimizer {
@@ -103,10 +103,22 @@ impl Optimizer {
         &self.parameters
     }
 
-    /// Applies the gradients that the backward passes left; returns their norm before clipping. `done` counts the steps before.
-    pub(super) fn update(&self, done: u64, learning_rate: f64, clip_norm: f64) -> Result<f64> {
-        let gradients = gradients::take(&self.parameters)?;
-        let norm = gradients::global_norm(&gradients)?;
+    /// The rank that updates each parameter, and has its state.
+    pub(super) fn owners(&self) -> &[usize] {
+        &self.owners
+    }
+
+    /// Applies the gradients that the backward passes left; returns their norm before clipping. `done` counts the steps before. `spread` is
+    /// there where weights are spread over ranks.
+    pub(super) fn update(&self, done: u64, learning_rate: f64, clip_norm: f64, spread: Option<&Shards>) -> Result<f64> {
+        let (gradients, norm) = match spread {
+            None => {
+                let gradients = gradients::take(&self.parameters)?;
+                let norm = gradients::global_norm(&gradients)?;
+                (gradients, norm)
+            }
+            Some(shards) => self.own_gradients(shards)?,
+        };
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "the gradient norm", step: done, value: norm });
         }
@@ -125,8 +137,23 @@ impl Optimizer {
             };
             muon::update(&self.parameters[index], &gradient, &self.states[index][0], rows, constants)?;
         }
-        self.world.share(&self.parameters, &self.owners)?;
+        if spread.is_none() {
+            self.world.share(&self.parameters, &self.owners)?;
+        }
         Ok(norm)
+    }
+
+    /// The gradients of this rank's parameters, with nothing in the place of the others', and the norm of all.
+    fn own_gradients(&self, shards: &Shards) -> Result<(Vec<Tensor>, f64)> {
+        let taken = shards.take_gradients()?;
+        if let Some(index) = self.own().find(|index| taken[*index].is_none()) {
+            let problem = format!("{} has no gradient", self.names[index]);
+            return Err(Error::Torch(tidemill_torch::Error::Shim(problem)));
+        }
+        let own: Vec<Tensor> = taken.iter().flatten().map(Tensor::shallow_clone).collect();
+        let norm = if own.is_empty() { 0.0 } else { gradients::global_norm(&own)? };
+        let squares = self.world.sum(&[norm * norm])?[0];
+        Ok((taken.into_iter().map(Option::unwrap_or_default).collect(), squares.sqrt()))
     }
 
     fn adamw(
@@ -188,7 +215,7 @@ impl Optimizer {
     }
 
     /// Reads what [`Self::collect`] gave with any number of ranks, and averages; every tensor that is missing, misshapen or too much is told.
-    pub(super) fn load(&self, path: &Path, average: &[(String, Tensor)]) -> Result<()> {
+    pub(super) fn load(&self, path: &Path, averages: Option<&[Option<Tensor>]>) -> Result<()> {
         let mut stored = read_tensors(path)?;
         let mut problems = Vec::new();
         for (index, name) in self.names.iter().enumerate() {
@@ -197,12 +224,9 @@ impl Optimizer {
                 restore(&mut stored, format!("{name}.{}", memory.what), own, &memory.like()?, &mut problems)?;
             }
         }
-        // Only rank 0 keeps averages.
-        for name in self.names.iter().filter(|_| self.world.rank() > 0) {
-            stored.remove(&format!("{name}.average"));
-        }
-        for (name, tensor) in average {
-            restore(&mut stored, format!("{name}.average"), Some(tensor), tensor, &mut problems)?;
+        for (place, average) in averages.unwrap_or_default().iter().enumerate() {
+            let name = format!("{}.average", self.names[place]);
+            restore(&mut stored, name, average.as_ref(), &self.parameters[place], &mut problems)?;
         }
         problems.extend(stored.keys().map(|name| format!("tensor {name} is not part of this optimiser")));
         if problems.is_empty() { Ok(()) } else { Err(ModelError::Weights { path: path.to_owned(), problems }.into()) }

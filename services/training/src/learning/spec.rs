@@ -59,6 +59,8 @@ pub struct Spec {
     pub precision: Precision,
     /// Whether blocks keep their inputs alone and run again for their gradients; no number depends on it.
     pub activation_checkpointing: bool,
+    /// Whether weights and gradients are spread over ranks too; numbers differ by rounding alone.
+    pub full_sharding: bool,
     /// Steps between measurements on the validation split.
     pub validate_every_steps: u64,
 }
@@ -129,6 +131,7 @@ impl Spec {
                 training_spec::Precision::Bfloat16 => Precision::Bfloat16,
             },
             activation_checkpointing: spec.activation_checkpointing,
+            full_sharding: spec.sharding() == training_spec::Sharding::Full,
             validate_every_steps: match spec.validate_every_steps {
                 0 => (steps / 10).max(1),
                 every => positive("validate_every_steps", every)?,
@@ -185,6 +188,14 @@ impl Spec {
         {
             let field = "masked_language_modeling.mask_probability";
             return spec(field, format!("{mask_probability} is not above 0 and below 1"));
+        }
+        if self.full_sharding && matches!(self.method, Method::Grouped(_)) {
+            let text = "FULL is not for group_relative_policy_optimization, which writes texts with whole weights; use OPTIMIZER";
+            return spec("sharding", text.to_owned());
+        }
+        if self.full_sharding && matches!(self.config, Config::T5(_)) {
+            let text = "FULL is not for t5, whose blocks cannot run again; use OPTIMIZER".to_owned();
+            return spec("sharding", text);
         }
         if self.distillation.is_some() && matches!(self.method, Method::SequenceToSequence { .. }) {
             return spec("distillation", "no teacher is followed by sequence_to_sequence: leave it out".to_owned());
@@ -254,6 +265,7 @@ pub fn method_of(method: Option<&training_spec::Method>) -> Method {
                 Loss::Hinge => PreferenceLoss::Hinge,
             },
             label_smoothing: spec.label_smoothing,
+            max_completion_length: spec.max_completion_length.max(0) as usize,
         },
         Some(training_spec::Method::KahnemanTverskyOptimization(spec)) => Method::Judged {
             beta: or(spec.beta, 0.1),

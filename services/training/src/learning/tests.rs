@@ -2,6 +2,7 @@ mod grouped;
 mod memory;
 mod pairs;
 mod ranks;
+mod sharding;
 
 use std::{fs, path::Path};
 
@@ -78,6 +79,7 @@ fn spec(config: Config, accumulation: usize, precision: Precision) -> Spec {
         seed: 11,
         precision,
         activation_checkpointing: false,
+        full_sharding: false,
         validate_every_steps: 10,
     }
 }
@@ -215,6 +217,7 @@ fn training_starts_from_a_directory_and_measures_all_of_the_validation_split() {
         first.step().unwrap();
     }
     let a = first.validate(usize::MAX).unwrap().unwrap();
+    first.gather().unwrap();
     first.export(directory.path(), "", false).unwrap();
     let data = Data::packed(tokens(4_000, 1), Some(tokens(700, 2)), &spec).unwrap();
     let second =

@@ -7,10 +7,11 @@ mod validation;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
-use tch::{Device, Tensor};
+use tch::Device;
 use tidemill_dataset::{Mixture, Tokens};
 use tidemill_models::{Config, Model};
 use tidemill_text::Masking;
@@ -23,6 +24,7 @@ use super::{
     loader::{Loader, Mixed},
     objective::Learner,
     optimizer::Optimizer,
+    shards::Shards,
 };
 use gradients::means;
 use rollout::Rollouts;
@@ -111,12 +113,16 @@ pub struct Trainer {
     teacher: Option<Model>,
     rollouts: Option<Rollouts>,
     pub(super) optimizer: Optimizer,
-    average: Option<Average>,
+    pub(super) average: Option<Average>,
     pub(super) step: u64,
     pub(super) history: History,
     loader: Loader,
     validation: Validation,
     buckets: Option<Buckets>,
+    /// What is trained, where it is spread over ranks.
+    pub(super) shards: Option<Arc<Shards>>,
+    /// All models that are spread over ranks.
+    spread: Vec<Arc<Shards>>,
     pub(super) world: World,
 }
 
@@ -158,11 +164,24 @@ impl Trainer {
             model.attach_adapter(lora, spec.seed)?;
         }
         model.set_recomputing(spec.activation_checkpointing)?;
-        let needs_copy = spec.method.needs_reference() && spec.lora.is_none();
-        let reference = if needs_copy { Some(begin()?) } else { None };
         let optimizer = Optimizer::new(&model, spec.optimizer, spec.muon, world.clone())?;
-        let averaged = spec.ema_decay > 0.0 && world.rank() == 0;
-        let average = if averaged { Some(Average::new(&model, spec.ema_decay)?) } else { None };
+        let average = match spec.ema_decay > 0.0 {
+            true => Some(Average::new(&model, spec.ema_decay, optimizer.owners().to_vec(), world.clone())?),
+            false => None,
+        };
+        let (mut shards, mut spread) = (None, Vec::new());
+        let spreads = spec.full_sharding && world.size() > 1;
+        if spreads && spec.lora.is_none() {
+            shards = Some(Shards::spread(&mut model, optimizer.owners().to_vec(), true, world.clone())?);
+            spread.extend(shards.clone());
+        } else if spreads {
+            spread.push(Shards::spread_constant(&mut model, world.clone())?);
+        }
+        let needs_copy = spec.method.needs_reference() && spec.lora.is_none();
+        let mut reference = if needs_copy { Some(begin()?) } else { None };
+        if let Some(reference) = reference.as_mut().filter(|_| spreads) {
+            spread.push(Shards::spread_constant(reference, world.clone())?);
+        }
         let loader = Loader {
             train: data.train,
             batch_size: spec.batch_size,
@@ -171,7 +190,7 @@ impl Trainer {
             device,
         };
         model.set_trainable(true)?;
-        let buckets = world.buckets(optimizer.parameters())?;
+        let buckets = if shards.is_none() { world.buckets(optimizer.parameters())? } else { None };
         Ok(Self {
             spec,
             run_digest,
@@ -190,6 +209,8 @@ impl Trainer {
             loader,
             validation: data.validation,
             buckets,
+            shards,
+            spread,
             world,
         })
     }
@@ -198,7 +219,7 @@ impl Trainer {
     ///
     /// # Errors
     /// The teacher has another vocabulary, or the method is not for it.
-    pub fn with_teacher(mut self, teacher: Model) -> Result<Self> {
+    pub fn with_teacher(mut self, mut teacher: Model) -> Result<Self> {
         let (own, other) = (self.config().vocabulary_size(), teacher.config().vocabulary_size());
         if own != other {
             let problem =
@@ -207,6 +228,9 @@ impl Trainer {
         }
         let unfit = |problem| Error::Spec { field: "distillation.teacher_model_digest", problem };
         self.spec.method.check_model(teacher.config()).map_err(unfit)?;
+        if !self.spread.is_empty() {
+            self.spread.push(Shards::spread_constant(&mut teacher, self.world.clone())?);
+        }
         self.teacher = Some(teacher);
         Ok(self)
     }
@@ -238,6 +262,10 @@ impl Trainer {
 
     /// One optimiser step, and a validation where one is due.
     pub fn step(&mut self) -> Result<StepReport> {
+        held(&self.spread.clone(), || self.stepped())
+    }
+
+    fn stepped(&mut self) -> Result<StepReport> {
         let began = Instant::now();
         if self.spec.distillation.is_some() && self.teacher.is_none() {
             let problem = "the run was begun without its teacher".to_owned();
@@ -261,7 +289,7 @@ impl Trainer {
             loss += self.gradients(&batches, weight, &mut sums)? / iterations as f64;
             let updating = Instant::now();
             let done = self.step * iterations + iteration;
-            gradient_norm = self.optimizer.update(done, learning_rate, self.spec.clip_norm)?;
+            gradient_norm = self.optimizer.update(done, learning_rate, self.spec.clip_norm, self.shards.as_deref())?;
             if let Some(average) = &mut self.average {
                 average.update(&self.model)?;
             }
@@ -272,7 +300,15 @@ impl Trainer {
         let flops = counts[2] * iterations as f64 * self.model.flops_per_token(self.spec.sequence_length as i64);
         let mut figures = means(sums, "");
         let due = self.step.is_multiple_of(self.spec.validate_every_steps) || self.is_finished();
-        let validated = if due && self.world.rank() == 0 { self.measure()? } else { None };
+        // Models that are spread run on all ranks or on none.
+        let measures = self.world.rank() == 0 || !self.spread.is_empty();
+        let mut validated = None;
+        if due && measures {
+            if let Some(shards) = &self.shards {
+                shards.renew()?;
+            }
+            validated = self.measure()?;
+        }
         let validation_loss = validated.map(|(loss, more)| {
             figures.extend(more);
             loss
@@ -302,13 +338,22 @@ impl Trainer {
         })
     }
 
+    /// Makes the model what it ends as, whole on rank 0: an average takes the place of the weights. All ranks call it after the last step.
+    pub fn gather(&mut self) -> Result<()> {
+        if let Some(average) = self.average.take() {
+            average.install(&self.model)?;
+            if self.shards.is_none() {
+                self.world.share(self.optimizer.parameters(), self.optimizer.owners())?;
+            }
+        }
+        self.spread.drain(..).try_for_each(|shards| shards.gather())
+    }
+
     /// Writes what was learned into an existing directory: the model as a Hugging Face directory (`config.json`, `model.safetensors`), or
     /// its adapter in PEFT's layout with the model's `config.json`. `base` says where the adapter's base is from; `merge` makes one model
-    /// of both: what was learned beside a quantised base is merged into its whole weights. This ends the run.
+    /// of both: what was learned beside a quantised base is merged into its whole weights. This ends the run; several ranks call
+    /// [`Self::gather`] before.
     pub fn export(mut self, directory: &Path, base: &str, merge: bool) -> Result<()> {
-        if let Some(average) = &self.average {
-            average.install(&self.model)?;
-        }
         if let Some(base) = self.base.as_ref().filter(|_| merge && self.spec.quantized_base) {
             let mut model = whole(base, self.model.device())?;
             model.adopt_adapter(&self.model)?;
@@ -324,10 +369,6 @@ impl Trainer {
         Ok(tidemill_models::save_adapter(&mut self.model, directory, base)?)
     }
 
-    pub(super) fn averages(&self) -> &[(String, Tensor)] {
-        self.average.as_ref().map_or(&[], |average| &average.tensors)
-    }
-
     fn learner(&self) -> Learner<'_> {
         Learner {
             model: &self.model,
@@ -337,6 +378,14 @@ impl Trainer {
             precision: self.spec.precision,
             z_loss: self.spec.z_loss,
         }
+    }
+}
+
+/// Runs `body` with all these models ready to run.
+fn held<T>(spread: &[Arc<Shards>], body: impl FnOnce() -> Result<T>) -> Result<T> {
+    match spread.split_first() {
+        Some((shards, others)) => shards.held(|| held(others, body)),
+        None => body(),
     }
 }
 

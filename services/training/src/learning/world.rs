@@ -69,31 +69,49 @@ impl World {
         owners
     }
 
-    /// Makes each parameter on every rank what it is on its owner.
-    pub(super) fn share(&self, parameters: &[Tensor], owners: &[usize]) -> Result<()> {
+    /// Makes each tensor on every rank what it is on its owner.
+    pub(super) fn share(&self, tensors: &[Tensor], owners: &[usize]) -> Result<()> {
         let Some(ranks) = &self.0 else { return Ok(()) };
-        let of = |rank: usize| parameters.iter().zip(owners).filter(move |(_, owner)| **owner == rank).map(|(p, _)| p);
-        let roots: Vec<usize> = (0..self.size()).filter(|rank| of(*rank).next().is_some()).collect();
         tch::no_grad(|| {
-            // One long row a rank: a message for each of hundreds of tensors would wait more than it carries.
-            let rows = roots.iter().map(|rank| {
-                let parts: Vec<Tensor> =
-                    of(*rank).map(|p| p.f_detach()?.f_view([-1])).collect::<std::result::Result<_, _>>()?;
-                Ok(Tensor::f_cat(&parts, 0)?)
-            });
-            let rows: Vec<Tensor> = rows.collect::<Result<_>>()?;
+            let roots = self.roots(owners);
+            let row = |root: &usize| match *root == self.rank() {
+                true => end_to_end(of(tensors, owners, *root)),
+                // What is here is not what it shall be.
+                false => {
+                    let count = of(tensors, owners, *root).map(Tensor::numel).sum::<usize>() as i64;
+                    let like = of(tensors, owners, *root).next().unwrap_or(&tensors[0]);
+                    Ok(Tensor::f_empty([count], (like.kind(), like.device()))?)
+                }
+            };
+            let rows: Vec<Tensor> = roots.iter().map(row).collect::<Result<_>>()?;
             ranks.broadcast(&rows, &roots)?;
             for (root, row) in roots.iter().zip(&rows).filter(|(root, _)| **root != self.rank()) {
                 let mut start = 0;
-                for parameter in of(*root) {
-                    let count = parameter.numel() as i64;
-                    let part = row.f_narrow(0, start, count)?.f_view_as(parameter)?;
-                    parameter.f_detach()?.f_copy_(&part)?;
+                for tensor in of(tensors, owners, *root) {
+                    let count = tensor.numel() as i64;
+                    let part = row.f_narrow(0, start, count)?.f_view_as(tensor)?;
+                    tensor.f_detach()?.f_copy_(&part)?;
                     start += count;
                 }
             }
             Ok(())
         })
+    }
+
+    /// Sums tensors over all ranks, each for its owner: what this rank owns comes back, end to end, if it owns any.
+    pub(super) fn reduce(&self, tensors: Vec<Tensor>, owners: &[usize]) -> Result<Option<Tensor>> {
+        let Some(ranks) = &self.0 else { return end_to_end(tensors.iter()).map(Some) };
+        let roots = self.roots(owners);
+        let mut rows: Vec<Tensor> =
+            roots.iter().map(|root| end_to_end(of(&tensors, owners, *root))).collect::<Result<_>>()?;
+        drop(tensors);
+        ranks.reduce(&rows, &roots)?;
+        Ok(roots.iter().position(|root| *root == self.rank()).map(|place| rows.swap_remove(place)))
+    }
+
+    /// The ranks that own something.
+    fn roots(&self, owners: &[usize]) -> Vec<usize> {
+        (0..self.size()).filter(|rank| owners.contains(rank)).collect()
     }
 
     /// Brings a tensor from its owner to rank 0: there it is returned. `like` has its shape.
@@ -108,6 +126,17 @@ impl World {
             _ => Ok(None),
         }
     }
+}
+
+/// The tensors of one owner.
+fn of<'a>(tensors: &'a [Tensor], owners: &'a [usize], owner: usize) -> impl Iterator<Item = &'a Tensor> {
+    tensors.iter().zip(owners).filter(move |(_, other)| **other == owner).map(|(tensor, _)| tensor)
+}
+
+/// One long row: a message for each of hundreds of tensors would wait more than it carries.
+fn end_to_end<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Result<Tensor> {
+    let parts: Vec<Tensor> = tensors.map(|p| p.f_detach()?.f_view([-1])).collect::<std::result::Result<_, _>>()?;
+    Ok(Tensor::f_cat(&parts, 0)?)
 }
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ fn check_method(method: &Method, of: &TrainingSpec, wrong: &mut Violations) {
             const AT: &str = "direct_preference_optimization";
             wrong.range(&format!("{AT}.beta"), spec.beta, 0.0, 1e6);
             wrong.range(&format!("{AT}.label_smoothing"), spec.label_smoothing, 0.0, 0.5);
+            wrong.count(&format!("{AT}.max_completion_length"), spec.max_completion_length.into());
         }
         Method::KahnemanTverskyOptimization(spec) => {
             const AT: &str = "kahneman_tversky_optimization";

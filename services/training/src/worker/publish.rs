@@ -61,7 +61,7 @@ pub(crate) async fn publish(
     let config = trainer.config().clone();
     trainer.export(&folder, &base, merge)?;
     write_text_files(&folder, inputs, &config)?;
-    let digest = artifacts.put_directory(&folder, "model", inputs.parents(), annotations).await?;
+    let digest = artifacts.take_directory(&folder, "model", inputs.parents(), annotations).await?;
     artifacts.claim(&worker::result_reference(uid), &digest).await?;
     Ok(digest)
 }
@@ -120,6 +120,7 @@ fn spec_json(spec: &TrainingSpec) -> String {
         validate_every_steps: 0,
         keep_checkpoints: 0,
         activation_checkpointing: false,
+        sharding: 0,
         ..spec.clone()
     };
     let descriptor = tidemill_proto::pool().get_message_by_name("tidemill.type.v1.TrainingSpec");

@@ -38,7 +38,7 @@ impl Snapshots {
         std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
         checkpoint.write(&folder)?;
         let annotations = BTreeMap::from([("step".to_owned(), step.to_string())]);
-        let digest = self.artifacts.put_directory(&folder, "checkpoint", self.parents.clone(), annotations).await?;
+        let digest = self.artifacts.take_directory(&folder, "checkpoint", self.parents.clone(), annotations).await?;
         self.artifacts.claim(&reference(&self.uid, step), &digest).await?;
         clear(&folder)?;
         tracing::info!(step, checkpoint = %digest, "checkpoint stored");

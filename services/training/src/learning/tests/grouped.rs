@@ -25,7 +25,7 @@ impl Judge for Indifferent {
     }
 }
 
-const CONSTANTS: Grouped = Grouped {
+pub(super) const CONSTANTS: Grouped = Grouped {
     num_generations: 8,
     max_completion_length: 5,
     temperature: 1.0,
@@ -37,7 +37,7 @@ const CONSTANTS: Grouped = Grouped {
     scale_rewards: ScaleRewards::Group,
 };
 
-fn grouped(constants: Grouped) -> Spec {
+pub(super) fn grouped(constants: Grouped) -> Spec {
     Spec { method: Method::Grouped(constants), ..spec(llama(), 2, Precision::Float32) }
 }
 

@@ -19,12 +19,12 @@ fn alone(test: &str) -> bool {
     false
 }
 
-fn lora(dropout: f64) -> LoraConfig {
+pub(super) fn lora(dropout: f64) -> LoraConfig {
     LoraConfig { r: 4, alpha: 8.0, dropout, target_modules: Vec::new(), use_rslora: false, use_dora: false }
 }
 
 /// A model in a folder to start from.
-fn base(config: &Config) -> tempfile::TempDir {
+pub(super) fn base(config: &Config) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     tidemill_models::save(&Model::new(config.clone(), 3, Device::Cpu).unwrap(), folder.path()).unwrap();
     folder
@@ -192,7 +192,9 @@ fn an_adapter_beside_four_bits_learns_resumes_and_is_merged_into_whole_weights()
         };
         let [adapter, merged] = [false, true].map(|merge| {
             let out = tempfile::tempdir().unwrap();
-            train().export(out.path(), "base", merge).unwrap();
+            let mut trainer = train();
+            trainer.gather().unwrap();
+            trainer.export(out.path(), "base", merge).unwrap();
             out
         });
         assert!(adapter.path().join(ADAPTER_WEIGHTS_FILE).exists());
@@ -212,7 +214,7 @@ fn a_preference_begins_at_ln_2_beside_four_bits_and_without_an_adapter_they_are_
         inputs: vec![1, 2, 3, last].into(),
         targets: vec![IGNORED as i32, IGNORED as i32, last as i32, 0].into(),
     };
-    let method = Method::Preference { beta: 0.1, loss: PreferenceLoss::Sigmoid, label_smoothing: 0.0 };
+    let method = Method::Preference { beta: 0.1, loss: PreferenceLoss::Sigmoid, label_smoothing: 0.0, max_completion_length: 0 };
     let spec = Spec { method, lora: Some(lora(0.0)), quantized_base: true, ..spec(llama(), 1, Precision::Float32) };
     let start = |spec: &Spec| {
         let rows = (0..8).map(|nth| Row::Pair([answer(10 + nth), answer(20 + nth)])).collect();

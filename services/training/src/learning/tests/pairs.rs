@@ -25,7 +25,7 @@ fn bert() -> Config {
     })
 }
 
-fn t5() -> Config {
+pub(super) fn t5() -> Config {
     Config::T5(T5Config {
         vocab_size: VOCABULARY,
         d_model: 32,
@@ -48,9 +48,9 @@ fn t5() -> Config {
 }
 
 const GUESSING: Method = Method::MaskedLanguage { mask_probability: 0.15 };
-const WRITING: Method = Method::SequenceToSequence { max_target_length: 0 };
+pub(super) const WRITING: Method = Method::SequenceToSequence { max_target_length: 0 };
 
-fn spec_of(config: Config, method: Method) -> Spec {
+pub(super) fn spec_of(config: Config, method: Method) -> Spec {
     Spec { method, ..spec(config, 2, Precision::Float32) }
 }
 

@@ -10,7 +10,7 @@ impl Trainer {
     pub(super) fn gradients(&self, batches: &[(u64, MicroBatch)], weight: f64, figures: &mut Figures) -> Result<f64> {
         let mut loss = 0.0;
         let mut sums = Figures::new();
-        for (nth, (index, batch)) in batches.iter().enumerate() {
+        for (nth, (index, batch)) in self.rounds(batches) {
             // What is dropped depends on seed and place alone: a run that resumes here drops the same.
             tch::manual_seed(draw(self.spec.seed, self.step, *index));
             let outcome = self.learner().outcome(batch)?;
@@ -18,6 +18,10 @@ impl Trainer {
             let part = outcome.loss.f_div_scalar(weight)?;
             if let Some(buckets) = self.buckets.as_ref().filter(|_| nth + 1 == batches.len()) {
                 buckets.prepare(&part)?;
+            }
+            if nth >= batches.len() {
+                part.f_mul_scalar(0.0)?.f_backward()?;
+                continue;
             }
             part.f_backward()?;
             loss += part.f_double_value(&[])?;
@@ -29,6 +33,14 @@ impl Trainer {
         }
         add(figures, sums);
         Ok(loss)
+    }
+
+    /// The micro-batches in their order. Where weights are spread, each rank runs as many as any other: one that has fewer runs one again,
+    /// for nothing but to stand beside the others.
+    fn rounds<'a>(&self, batches: &'a [(u64, MicroBatch)]) -> impl Iterator<Item = (usize, &'a (u64, MicroBatch))> {
+        let most = self.spec.micro_batches().div_ceil(self.world.size());
+        let rounds = if self.spread.is_empty() { batches.len() } else { most };
+        batches.iter().cycle().take(rounds).enumerate()
     }
 
     /// Loss and figures of all ranks together.

@@ -6,7 +6,7 @@ use tch::no_grad;
 use tidemill_dataset::Tokens;
 use tidemill_text::Masking;
 
-use super::{Trainer, Validation, gradients::means};
+use super::{Trainer, Validation, gradients::means, held};
 use crate::learning::{Method, Result, Rows, loader::MicroBatch, masked, objective::Learner};
 
 /// Tokens that a measurement during training looks at: enough to steer by, little enough not to be felt.
@@ -22,11 +22,11 @@ pub(super) type Measured = (f64, BTreeMap<String, f64>);
 impl Trainer {
     /// Mean loss (nats a token) over the first `most_tokens` of a validation stream, in whole windows; none without one.
     pub fn validate(&self, most_tokens: usize) -> Result<Option<f64>> {
-        match &self.validation {
+        held(&self.spread, || match &self.validation {
             Validation::Tokens(tokens) => Ok(Some(self.stream(tokens, most_tokens)?)),
             Validation::Masked(tokens, masking) => self.masked(tokens, masking, most_tokens).map(Some),
             _ => Ok(None),
-        }
+        })
     }
 
     pub(super) fn measure(&self) -> Result<Option<Measured>> {

@@ -131,7 +131,10 @@ impl Maker<'_> {
         }
         let supervisor = &self.supervisor;
         Ok(match method {
-            Method::Preference { .. } => Row::Pair(supervisor.pair(&lesson).map_err(text)?.map(sequence)),
+            Method::Preference { max_completion_length, .. } => {
+                let most = if max_completion_length == 0 { usize::MAX } else { max_completion_length };
+                Row::Pair(supervisor.pair(&lesson).map_err(text)?.map(|answer| sequence(answer.first(most))))
+            }
             Method::Judged { .. } => {
                 let (supervised, good) = supervisor.judged(&lesson).map_err(text)?;
                 let prompt = 1 + supervised.targets.iter().take_while(|target| **target == IGNORED).count();
