@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-chat test contract e2e-distributed chart-test cluster-test telemetry-test images lint fmt parity bench bench-learn bench-train \
+.PHONY: help setup cuda build demo demo-chat test contract e2e-distributed chart-test cluster-test telemetry-test images lint fmt parity bench bench-learn bench-train \
   bench-ingest up down deps-up deps-down up-distributed down-distributed clean
 
 CACHE := $(or $(TIDEMILL_CACHE),$(HOME)/.cache/tidemill)
@@ -14,6 +14,9 @@ help: ## List every verb
 
 setup: ## Install what is missing (system packages, libtorch, buf, protos); idempotent
 	@.ci/setup
+
+cuda: setup ## Install CUDA's compiler and libraries (3 GB), and compile our kernels for GPUs; needs no GPU
+	@.ci/cuda
 
 build: setup ## Build everything; always the whole workspace, so that dependencies are compiled once
 	cargo build --workspace

@@ -20,6 +20,7 @@ const SELDOM: &[&str] = &[
     "tidemill_outbox_failures_total",
     "tidemill_telemetry_spans_total",
     "tidemill_training_gpu_idle_ratio",
+    "tidemill_training_gpu_memory_bytes",
     "tidemill_training_mfu_ratio",
     "tidemill_worker_deaths_total",
 ];

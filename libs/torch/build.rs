@@ -1,19 +1,22 @@
-//! Compiles `shim/cpu` against the headers of the libtorch that torch-sys links.
+//! Compiles `shim/cpu` against the headers of the libtorch that torch-sys links. `shim/cuda` is a library of its own: `make cuda`.
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 17] = [
     "adamw8",
     "attention",
     "blocks",
     "device",
+    "engine",
     "layers",
     "linear",
+    "loops",
     "loss",
     "mode",
     "nf4",
     "ops",
     "optimizer",
+    "proof",
     "ranks",
     "recompute",
     "storage",
@@ -21,7 +24,7 @@ const SOURCES: [&str; 14] = [
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    println!("cargo:rerun-if-changed=shim/cpu");
+    println!("cargo:rerun-if-changed=shim");
     let Some(libtorch) = env::var_os("LIBTORCH").map(PathBuf::from) else {
         panic!("LIBTORCH is not set: run `make setup`, which installs libtorch and writes .cargo/config.toml");
     };
@@ -43,6 +46,8 @@ fn main() {
     for source in SOURCES {
         build.file(format!("shim/cpu/{source}.cpp"));
     }
+    // Kernels for GPUs as tests run them; a program, which asks for nothing in there, is linked without.
+    build.file("shim/cuda/host.cpp");
     build.compile("tidemill_torch_shim");
     println!("cargo:rustc-link-search=native={}", libtorch.join("lib").display());
     for library in ["torch_cpu", "c10", "dl"] {

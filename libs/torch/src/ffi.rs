@@ -21,6 +21,12 @@ unsafe extern "C" {
     pub(crate) fn tm_autocast_exit(cuda: i32) -> *mut c_char;
     pub(crate) fn tm_set_deterministic(on: i32) -> *mut c_char;
     pub(crate) fn tm_open_library(library: *const c_char) -> *mut c_char;
+    pub(crate) fn tm_table_open(library: *const c_char, table: *mut *const c_void) -> *mut c_char;
+    pub(crate) fn tm_table_prove(table: *const c_void, family: i32, cuda: i32) -> *mut c_char;
+    pub(crate) fn tm_table_use(table: *const c_void, family: i32) -> *mut c_char;
+    #[cfg(test)]
+    pub(crate) fn tm_host_table(threads: i32, together: i32) -> *const c_void;
+    pub(crate) fn tm_cuda_memory(device: i32, reset: i32, allocated: *mut i64, reserved: *mut i64) -> *mut c_char;
     pub(crate) fn tm_cuda_devices(count: *mut i64) -> *mut c_char;
     pub(crate) fn tm_take_gradients(parameters: *const RawTensor, count: i64, gradients: *mut RawTensor)
     -> *mut c_char;
@@ -87,6 +93,7 @@ unsafe extern "C" {
         timeout_ms: i64,
         ranks: *mut *mut c_void,
     ) -> *mut c_char;
+    pub(crate) fn tm_ranks_add_gpu(ranks: *mut c_void, library: *const c_char, timeout_ms: i64) -> *mut c_char;
     pub(crate) fn tm_ranks_free(ranks: *mut c_void);
     pub(crate) fn tm_ranks_sum(ranks: *mut c_void, tensor: RawTensor) -> *mut c_char;
     pub(crate) fn tm_ranks_broadcast(

@@ -1,4 +1,5 @@
-//! libtorch beyond tch: what tch 0.24 lacks, behind safe functions over a C++ shim (`shim/cpu`).
+//! libtorch beyond tch: what tch 0.24 lacks, behind safe functions over a C++ shim (`shim/cpu`, and on
+//! GPUs `shim/cuda`).
 //!
 //! The only crate that says `unsafe`. Exceptions of C++ arrive as [`Error`].
 
@@ -7,6 +8,7 @@ pub mod device;
 mod error;
 mod ffi;
 pub mod gradients;
+mod kernels;
 pub mod nf4;
 pub mod ops;
 pub mod optimizer;

@@ -1,4 +1,4 @@
-//! Several processes that train one model: c10d over gloo on the loopback address.
+//! Several processes that train one model: c10d over gloo on the loopback address, and over NCCL between GPUs.
 //!
 //! Sums are the same bytes on every rank, and from run to run: gloo adds in an order that the number of ranks and the shape decide.
 
@@ -7,12 +7,14 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
-use crate::{Error, Result, ffi};
+use crate::{Error, Result, ffi, kernels};
 
 /// How long a rank waits for the others: one of them may read a large dataset, or store a large checkpoint, meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1800);
+/// How long a GPU waits for those of other ranks: within a step they are hardly apart.
+const PATIENCE_OF_GPUS: Duration = Duration::from_secs(600);
 /// Gradients are summed in pieces of about so many bytes, as PyTorch's DistributedDataParallel does.
 const BUCKET_BYTES: i64 = 25 << 20;
 
@@ -73,6 +75,15 @@ impl Ranks {
         Ok(Self { raw, rank, size })
     }
 
+    /// Shares tensors of this process's GPU too, by NCCL; numbers and tensors of the CPU go over gloo as before.
+    ///
+    /// # Errors
+    /// `libtidemill_cuda.so` cannot be loaded, or finds no NCCL.
+    pub fn add_gpu(&self) -> Result<()> {
+        // SAFETY: the text outlives the call.
+        ffi::check(unsafe { ffi::tm_ranks_add_gpu(self.raw, kernels::LIBRARY.as_ptr(), millis(PATIENCE_OF_GPUS)) })
+    }
+
     /// This process's number, from 0.
     pub fn rank(&self) -> usize {
         self.rank
@@ -114,9 +125,9 @@ impl Ranks {
         ffi::check(unsafe { ffi::tm_ranks_send(self.raw, ffi::raw(tensor), to as i32) })
     }
 
-    /// A tensor that a rank sends, with the shape and kind of `like`.
+    /// A tensor that a rank sends, with the shape and kind of `like`, on its device.
     pub fn receive(&self, like: &Tensor, from: usize) -> Result<Tensor> {
-        let tensor = Tensor::f_zeros(like.size(), (like.kind(), Device::Cpu))?;
+        let tensor = Tensor::f_zeros(like.size(), (like.kind(), like.device()))?;
         // SAFETY: the tensor outlives the call.
         ffi::check(unsafe { ffi::tm_ranks_receive(self.raw, ffi::raw(&tensor), from as i32) })?;
         Ok(tensor)
@@ -178,7 +189,7 @@ fn millis(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
+    use tch::{Device, Kind};
 
     /// Runs the same on several ranks, threads here.
     fn among<T: Send>(size: usize, body: impl Fn(Arc<Ranks>) -> T + Sync) -> Vec<T> {

@@ -54,6 +54,9 @@ async fn run(
     models::fetch(artifacts, &model_digest, &folder).await.map_err(Error::from)?;
     let device = tidemill_torch::device::select();
     tracing::info!(device = ?device.device, reason = device.reason, threads = tidemill_torch::process::threads(), "measuring");
+    for warning in &device.warnings {
+        tracing::warn!(warning, "the GPU is used less well than it could be");
+    }
     let failed = |source| Error::Model { digest: model_digest.to_string(), source };
     let model = tidemill_models::load(&folder, device.device).map_err(failed)?;
     let path = folder.join("tokenizer.json");

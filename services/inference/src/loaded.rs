@@ -66,6 +66,9 @@ impl Loaded {
             Defaults::from_json(&json(folder, "generation_config.json")?).map_err(content("generation_config.json"))?;
 
         let selection = tidemill_torch::device::select();
+        for warning in &selection.warnings {
+            tracing::warn!(warning, "the GPU is used less well than it could be");
+        }
         let mut model = tidemill_models::load(folder, selection.device)?;
         // One product a layer is faster than three.
         model.merge_adapter()?;

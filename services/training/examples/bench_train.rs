@@ -78,10 +78,12 @@ fn gpt(steps: u64) -> Result<serde_json::Value> {
         bos_token_id: None,
         eos_token_id: None,
     });
-    if !tch::Cuda::is_available() {
-        bail!("no GPU is seen");
+    let selection = tidemill_torch::device::select();
+    if !selection.device.is_cuda() {
+        bail!("{}", selection.reason);
     }
-    time(spec(config, steps, (16, 1024), Precision::Bfloat16), Start::Random, tch::Device::Cuda(0))
+    selection.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    time(spec(config, steps, (16, 1024), Precision::Bfloat16), Start::Random, selection.device)
 }
 
 fn spec(config: Config, steps: u64, (batch_size, sequence_length): (usize, usize), precision: Precision) -> Spec {
@@ -126,12 +128,13 @@ fn time(spec: Spec, start: Start<'_>, device: tch::Device) -> Result<serde_json:
         seconds.push(step.seconds);
     }
     let median = median(&mut seconds[WARM_UP as usize..]);
+    let on_gpu = tidemill_torch::device::peak_memory(device)?;
     Ok(serde_json::json!({
         "ms_per_step": median * 1e3,
         "tokens_per_second": tokens as f64 / median,
         "first_loss": first,
         "last_loss": last,
-        "peak_mib": mib("VmHWM:")?,
+        "peak_mib": on_gpu.map_or_else(|| mib("VmHWM:"), |peak| Ok(peak.allocated as f64 / (1 << 20) as f64))?,
         "end_mib": mib("VmRSS:")?,
     }))
 }

@@ -94,7 +94,7 @@ impl From<Error> for Fault {
             Error::Learning(Learning::NotFinite { .. }) => unusable("LOSS_NOT_FINITE"),
             Error::Learning(Learning::NothingSupervised { .. }) => unusable("NOTHING_SUPERVISED"),
             Error::Learning(Learning::Checkpoint { .. }) => Fault::new(Code::DataLoss, "ARTIFACT_CORRUPT", text),
-            Error::Learning(Learning::Model(Model::Torch(_)) | Learning::Torch(_)) if text.contains("memory") => {
+            Error::Learning(Learning::Model(Model::Torch(_)) | Learning::Torch(_)) if is_out_of_memory(&text) => {
                 let hint =
                     "not enough memory; use a smaller batch_size with more accumulation, or a smaller architecture";
                 Fault::new(Code::FailedPrecondition, "OUT_OF_MEMORY", format!("{hint}: {text}"))
@@ -107,9 +107,42 @@ impl From<Error> for Fault {
     }
 }
 
+/// How allocators of libtorch, and the libraries beneath it, say that memory is short. Not each error that names memory is one of these.
+fn is_out_of_memory(text: &str) -> bool {
+    const WORDS: [&str; 5] = [
+        // DefaultCPUAllocator.
+        "can't allocate memory",
+        // CUDACachingAllocator (c10::OutOfMemoryError), and the driver.
+        "out of memory",
+        // A workspace of cuBLAS or cuDNN.
+        "STATUS_ALLOC_FAILED",
+        "DEVICE_ALLOCATION_FAILED",
+        // A vector of C++.
+        "std::bad_alloc",
+    ];
+    WORDS.iter().any(|words| text.contains(words))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_without_memory_is_told_as_such_and_a_wrong_access_is_not() {
+        let told =
+            |text: &str| Fault::from(Error::from(learning::Error::Torch(tidemill_torch::Error::Shim(text.to_owned()))));
+        for text in [
+            "CUDA out of memory. Tried to allocate 1024.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 77.94 GiB is free.",
+            "CUDA error: out of memory",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.",
+        ] {
+            let fault = told(text);
+            assert_eq!((fault.code, fault.reason), (Code::FailedPrecondition, "OUT_OF_MEMORY"), "{text}");
+            assert!(fault.message.contains("use a smaller batch_size") && fault.message.contains(text), "{fault}");
+        }
+        assert_ne!(told("CUDA error: an illegal memory access was encountered").reason, "OUT_OF_MEMORY");
+    }
 
     #[test]
     fn a_full_disk_is_told_as_such_wherever_it_was_met() {

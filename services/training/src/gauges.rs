@@ -35,6 +35,7 @@ impl Gauges {
             ("model_flops_per_second", "tidemill_training_model_flops_per_second"),
             ("mfu", "tidemill_training_mfu_ratio"),
             ("gpu_idle", "tidemill_training_gpu_idle_ratio"),
+            ("gpu_memory_bytes", "tidemill_training_gpu_memory_bytes"),
             ("checkpoint_stall_seconds", "tidemill_training_checkpoint_stall_seconds"),
         ];
         for (figure, gauge) in figures {

@@ -97,10 +97,14 @@ impl Run<'_> {
     /// Learns with as many ranks as the job asks for. Where one is lost, those that remain go on from the newest checkpoint.
     async fn lead(&self, stop: &dyn Fn() -> bool) -> Result<Ended> {
         let mut size = self.spec.ranks;
+        let on_gpu = size > 1 && tidemill_torch::device::select().device.is_cuda();
         while size > 1 {
             let mut children = Children::start(size)?;
             let ended = match children.join() {
-                Ok(world) => self.learn(world, stop).await,
+                Ok(world) => {
+                    let _guard = on_gpu.then(|| children.end_with_them());
+                    self.learn(world, stop).await
+                }
                 Err(error) => Err(error),
             };
             match ended {
@@ -108,6 +112,9 @@ impl Run<'_> {
                     let lost = children.lost();
                     if lost == 0 {
                         return Err(error);
+                    }
+                    if on_gpu {
+                        ranks::give_up();
                     }
                     size = size.saturating_sub(lost).max(1);
                     tracing::warn!(lost, remaining = size, cause = %error, "ranks are lost; the others go on");
@@ -127,6 +134,9 @@ impl Run<'_> {
         let (job, ranks) = (&self.assignment.job, world.size());
         let asked = job.spec.clone().unwrap_or_default();
         tracing::info!(job = job.name, device = ?device.device, reason = device.reason, threads, ranks, "training begins");
+        for warning in &device.warnings {
+            tracing::warn!(warning, "the GPU is used less well than it could be");
+        }
 
         let snapshots = self.snapshots();
         snapshots.prepare()?;
@@ -145,8 +155,7 @@ impl Run<'_> {
         };
         let mut saver = Saver::start(snapshots, self.arguments.artifacts_url.clone())?;
         let mut saved = trainer.steps_done();
-        let gpu = if device.device.is_cuda() { gpu::Gpu::first() } else { None };
-        let mut pace = Pace::new(self.spec.steps, saved, ranks, gpu);
+        let mut pace = Pace::new(self.spec.steps, saved, ranks, device.device);
         let mut was_idle = false;
         while !trainer.is_finished() {
             // Signals are seen while we wait.

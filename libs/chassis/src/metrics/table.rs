@@ -114,6 +114,7 @@ metrics! {
     "tidemill_training_model_flops_per_second", Gauge, ["model"], "Floating-point operations of the model in a second; over the device's peak it is the MFU";
     "tidemill_training_mfu_ratio", Gauge, ["model"], "Floating-point operations of the model over what bfloat16 products could reach on the GPU; only on GPUs whose peak is known";
     "tidemill_training_gpu_idle_ratio", Gauge, ["model"], "Share of the time in which no kernel ran on the GPU";
+    "tidemill_training_gpu_memory_bytes", Gauge, ["model"], "The most bytes that tensors had on the GPU at a time since the run began here";
     "tidemill_training_checkpoint_stall_seconds", Gauge, ["model"], "Time that checkpoints held the run up since it began here";
     "tidemill_training_goodput_ratio", Gauge, ["model"], "Time in steps that counted, over the time since the run began here";
 

@@ -6,6 +6,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "engine.h"
+
 // Compiled for several instruction sets; the loader picks one.
 #define TIDEMILL_CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
 
@@ -37,9 +39,10 @@ inline __attribute__((always_inline)) float fast_exp(float x) {
   return p * __builtin_bit_cast(float, (static_cast<int32_t>(n) + 127) << 23);
 }
 
-// The form in which `product` wants a factor on this thread: itself, or a bfloat16 copy.
+// The form that a factor of a product has on this thread: itself, or a bfloat16 copy.
 at::Tensor prepared(const at::Tensor& x);
-// x [n, k] times y [m, k] transposed, any strides, float32 out.
+at::ScalarType prepared_kind(const at::Tensor& x);
+// On the CPU: x [n, k] times y [m, k] transposed, any strides, float32 out.
 at::Tensor product(const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& bias = {});
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
@@ -56,5 +59,27 @@ at::Tensor cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, cons
                              double z);
 // x [n, c], weight [v, c], targets [n] -> [n], float32.
 at::Tensor token_losses(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets, int64_t ignored);
+
+// The same by a table's functions, for tensors that it takes.
+namespace fused {
+at::Tensor rms_norm(const Table& table, const at::Tensor& x, const at::Tensor& weight, double epsilon);
+at::Tensor swiglu(const Table& table, const at::Tensor& gate_up);
+std::array<at::Tensor, 3> rotate_qkv(const Table& table, const at::Tensor& qkv, const std::optional<at::Tensor>& cosines,
+                                     const std::optional<at::Tensor>& sines, int64_t heads, int64_t kv_heads);
+at::Tensor cross_entropy_sum(const Table& table, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+                             int64_t ignored, double z);
+at::Tensor token_losses(const Table& table, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+                        int64_t ignored);
+}  // namespace fused
+
+// The same by libtorch's own operations, for all tensors.
+namespace composed {
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+at::Tensor swiglu(const at::Tensor& gate_up);
+std::array<at::Tensor, 3> rotate_qkv(const at::Tensor& qkv, const std::optional<at::Tensor>& cosines,
+                                     const std::optional<at::Tensor>& sines, int64_t heads, int64_t kv_heads);
+at::Tensor cross_entropy_sum(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets, int64_t ignored, double z);
+at::Tensor token_losses(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets, int64_t ignored);
+}  // namespace composed
 
 }  // namespace tidemill

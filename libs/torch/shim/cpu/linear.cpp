@@ -1,6 +1,7 @@
 // Matrix products. MKL keeps to AVX2 on AMD processors, oneDNN uses what there is: twice as fast there, equal elsewhere.
 #include "kernels.h"
 
+#include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -10,7 +11,12 @@ namespace tidemill {
 
 thread_local bool bfloat16_products = false;
 
-at::Tensor prepared(const at::Tensor& x) { return bfloat16_products ? x.to(at::kBFloat16) : x; }
+at::ScalarType prepared_kind(const at::Tensor& x) {
+  bool low = x.is_cpu() ? bfloat16_products : at::autocast::is_autocast_enabled(at::kCUDA);
+  return low ? at::kBFloat16 : x.scalar_type();
+}
+
+at::Tensor prepared(const at::Tensor& x) { return x.to(prepared_kind(x)); }
 
 at::Tensor product(const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& bias) {
   if (x.scalar_type() == at::kBFloat16) {

@@ -2,6 +2,8 @@
 // while the backward pass still runs.
 #include "shim.h"
 
+#include <dlfcn.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -15,6 +17,8 @@ using Group = c10::intrusive_ptr<c10d::ProcessGroup>;
 struct Ranks {
   c10::intrusive_ptr<c10d::Store> store;
   Group group;
+  // NCCL's, where tensors of a GPU are shared.
+  c10::intrusive_ptr<c10d::Backend> gpu;
 };
 
 // A bucket's sum, not its mean: losses are normalised before.
@@ -72,7 +76,35 @@ char* tm_ranks_join(int32_t port, int32_t rank, int32_t size, int64_t timeout_ms
   });
 }
 
-void tm_ranks_free(void* ranks) { delete static_cast<Ranks*>(ranks); }
+// From now on tensors of a GPU are shared too, by NCCL; those of the CPU go over gloo as before. `library` makes the backend: what it
+// needs is in libtorch_cuda.so. Calls after the first do nothing.
+char* tm_ranks_add_gpu(void* ranks, const char* library, int64_t timeout_ms) {
+  return guarded([&] {
+    auto& [store, group, gpu] = *static_cast<Ranks*>(ranks);
+    if (gpu) return;
+    void* handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    void* function = handle ? dlsym(handle, "tm_cuda_backend") : nullptr;
+    if (!function) {
+      const char* reason = dlerror();
+      TORCH_CHECK(false, reason ? reason : "it has no NCCL");
+    }
+    using Make = char* (*)(const c10::intrusive_ptr<c10d::Store>&, int, int, int64_t, c10::intrusive_ptr<c10d::Backend>*);
+    c10::intrusive_ptr<c10d::Backend> nccl;
+    auto own = c10::make_intrusive<c10d::PrefixStore>("nccl", store);
+    char* text = reinterpret_cast<Make>(function)(own, group->getRank(), group->getSize(), timeout_ms, &nccl);
+    std::unique_ptr<char, decltype(&free)> problem(text, &free);
+    TORCH_CHECK(!problem, problem.get());
+    group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL, nccl);
+    gpu = nccl;
+  });
+}
+
+void tm_ranks_free(void* ranks) {
+  auto* all = static_cast<Ranks*>(ranks);
+  // NCCL wants to be told that this is the end, and no error; what it says of it does not matter then.
+  if (all->gpu) free(guarded([&] { all->gpu->shutdown(); }));
+  delete all;
+}
 
 // In place, over all ranks.
 char* tm_ranks_sum(void* ranks, TensorPtr tensor) {

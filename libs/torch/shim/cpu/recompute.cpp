@@ -60,6 +60,8 @@ struct Replay {
       : x(x), now(states(x)), low(bfloat16_products), autocast(at::autocast::is_autocast_enabled(at::kCUDA)) {
     set_states(x, drawn);
     bfloat16_products = low_then;
+    // The kind belongs to the thread: on that of a GPU's backward pass it is float16 until it is said.
+    at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16);
     at::autocast::set_autocast_enabled(at::kCUDA, autocast_then);
     at::autocast::increment_nesting();
   }

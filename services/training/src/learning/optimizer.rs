@@ -122,7 +122,9 @@ impl Optimizer {
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "the gradient norm", step: done, value: norm });
         }
-        let divisor = (norm > clip_norm).then(|| Tensor::from(((norm + 1e-6) / clip_norm) as f32));
+        // Fused kernels read numbers where the weights are.
+        let number = |value: f64| Tensor::from(value as f32).f_to_device(self.device());
+        let divisor = (norm > clip_norm).then(|| number((norm + 1e-6) / clip_norm)).transpose()?;
         for (decayed, int8) in [(true, false), (false, false), (true, true), (false, true)] {
             let rule = Rule::AdamW { decayed, int8 };
             let weight_decay = if decayed { self.constants.weight_decay } else { 0.0 };
@@ -185,7 +187,7 @@ impl Optimizer {
             };
             return Ok(adamw.update_8bit(&group, divisor)?);
         }
-        let number = Tensor::from(step as f32);
+        let number = Tensor::from(step as f32).f_to_device(self.device())?;
         let group = Group {
             parameters: &of(&self.parameters),
             gradients: &of(gradients),
@@ -194,6 +196,10 @@ impl Optimizer {
             steps: &chosen.iter().map(|_| number.shallow_clone()).collect::<Vec<_>>(),
         };
         Ok(adamw.update(&group, divisor)?)
+    }
+
+    fn device(&self) -> Device {
+        self.parameters.first().map_or(Device::Cpu, Tensor::device)
     }
 
     /// The parameters that this rank updates.

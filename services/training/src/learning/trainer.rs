@@ -143,11 +143,9 @@ impl Trainer {
                 format!("a step has {} micro-batches: too few for {} ranks", spec.micro_batches(), world.size());
             return Err(Error::Spec { field: "ranks", problem });
         }
-        if world.size() > 1 && device != Device::Cpu {
-            let problem = "several ranks share their gradients on the CPU only; on a GPU use 1".to_owned();
-            return Err(Error::Spec { field: "ranks", problem });
-        }
-        process::set_deterministic(true)?;
+        world.share_devices(device)?;
+        // The same bytes again are promised on the CPU. Many operations of GPUs have no such form, or one that is much slower.
+        process::set_deterministic(device == Device::Cpu)?;
         let begin = || -> Result<Model> {
             Ok(match start {
                 Start::Random => Model::new(spec.config.clone(), spec.seed, device)?,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 use tidemill_torch::ranks::{Buckets, Ranks};
 
-use super::Result;
+use super::{Error, Result};
 
 /// This process among those of one run. What one rank calls, all call, in the same order.
 #[derive(Clone, Debug)]
@@ -30,6 +30,26 @@ impl World {
     /// How many processes there are.
     pub fn size(&self) -> usize {
         self.0.as_ref().map_or(1, |ranks| ranks.size())
+    }
+
+    /// Makes tensors of this process's device shared, whichever that is.
+    ///
+    /// # Errors
+    /// Some ranks have a GPU of their own and others have none; or what shares their tensors is not there.
+    pub(super) fn share_devices(&self, device: Device) -> Result<()> {
+        let Some(ranks) = &self.0 else { return Ok(()) };
+        let gpus = self.sum(&[f64::from(device.is_cuda())])?[0] as usize;
+        let refused = |problem| Err(Error::Spec { field: "ranks", problem });
+        match gpus {
+            0 => Ok(()),
+            gpus if gpus < self.size() => refused(format!(
+                "{} ranks need a GPU each, and {gpus} have one: use {gpus}, or more machines",
+                self.size()
+            )),
+            _ => ranks
+                .add_gpu()
+                .or_else(|error| refused(format!("GPUs share nothing without NCCL, run `make cuda`: {error}"))),
+        }
     }
 
     /// Whether it is so on any rank.
@@ -120,7 +140,8 @@ impl World {
             (_, Some(tensor), 0) => Ok(Some(tensor.shallow_clone())),
             (Some(ranks), None, 0) => Ok(Some(ranks.receive(like, owner)?)),
             (Some(ranks), Some(tensor), _) => {
-                ranks.send(tensor, 0)?;
+                // Through the memory of the host: rank 0 may have no room for the state of all on its GPU.
+                ranks.send(&tensor.f_to_device(like.device())?, 0)?;
                 Ok(None)
             }
             _ => Ok(None),

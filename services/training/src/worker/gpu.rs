@@ -55,6 +55,19 @@ impl Gpu {
     }
 }
 
+/// What CUDA_VISIBLE_DEVICES shall show the nth process of several that share this machine's GPUs, one each: nothing where there are fewer.
+pub(crate) fn visible_to(nth: usize) -> String {
+    nth_of(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(), nth)
+}
+
+fn nth_of(visible: Option<&str>, nth: usize) -> String {
+    match visible {
+        // All are seen: a number that no GPU has is one of none.
+        None => nth.to_string(),
+        Some(visible) => visible.split(',').nth(nth).unwrap_or_default().trim().to_owned(),
+    }
+}
+
 fn first_of(visible: &str) -> String {
     match visible.split(',').next().map(str::trim) {
         Some(first) if !first.is_empty() => first.to_owned(),
@@ -87,5 +100,13 @@ mod tests {
     #[test]
     fn the_first_visible_device_is_taken() {
         assert_eq!([first_of(""), first_of("3,1"), first_of("GPU-1f")], ["0", "3", "GPU-1f"]);
+    }
+
+    #[test]
+    fn processes_of_one_machine_see_a_gpu_each_or_none() {
+        assert_eq!(
+            [nth_of(None, 2), nth_of(Some("3, 1"), 1), nth_of(Some("3,1"), 2), nth_of(Some(""), 1)],
+            ["2", "1", "", ""]
+        );
     }
 }

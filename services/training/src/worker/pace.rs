@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use tch::Device;
 use tidemill_platform::worker::{self, Report};
 
 use super::gpu::Gpu;
@@ -22,7 +23,8 @@ pub(crate) struct Pace {
     tokens_per_second: Option<f64>,
     step_seconds: Option<f64>,
     ranks: usize,
-    /// Absent on the CPU.
+    device: Device,
+    /// Absent on the CPU, and where the driver does not answer.
     gpu: Option<Gpu>,
     /// What checkpoints have held training up.
     stalled: Duration,
@@ -30,7 +32,7 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// A run of `total` steps, of which `done_before` are done, on so many ranks.
-    pub(crate) fn new(total: u64, done_before: u64, ranks: usize, gpu: Option<Gpu>) -> Self {
+    pub(crate) fn new(total: u64, done_before: u64, ranks: usize, device: Device) -> Self {
         Self {
             total,
             began: Instant::now(),
@@ -39,7 +41,8 @@ impl Pace {
             tokens_per_second: None,
             step_seconds: None,
             ranks,
-            gpu,
+            device,
+            gpu: if device.is_cuda() { Gpu::first() } else { None },
             stalled: Duration::ZERO,
         }
     }
@@ -63,6 +66,12 @@ impl Pace {
         }
     }
 
+    /// The most that tensors had on the GPU at a time; none on the CPU.
+    fn gpu_memory(&self) -> Option<u64> {
+        let peak = tidemill_torch::device::peak_memory(self.device);
+        peak.ok().flatten().map(|peak| peak.allocated)
+    }
+
     fn report(&self, step: &StepReport, tokens_per_second: f64) -> Report {
         let flops = step.flops / step.seconds.max(1e-9);
         let mut metrics = BTreeMap::from([
@@ -80,6 +89,7 @@ impl Pace {
             metrics.extend(gpu.idle().map(|idle| ("gpu_idle".to_owned(), idle)));
             metrics.extend(gpu.peak().map(|peak| ("mfu".to_owned(), flops / peak)));
         }
+        metrics.extend(self.gpu_memory().map(|bytes| ("gpu_memory_bytes".to_owned(), bytes as f64)));
         metrics.extend(step.figures.clone());
         metrics.extend(self.step_seconds.map(|seconds| ("step_seconds".to_owned(), seconds)));
         metrics.extend(step.validation_loss.map(|loss| ("validation_loss".to_owned(), loss)));
@@ -107,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_time_left_counts_only_the_steps_done_here() {
-        let pace = Pace { began: Instant::now() - Duration::from_secs(10), ..Pace::new(100, 40, 1, None) };
+        let pace = Pace { began: Instant::now() - Duration::from_secs(10), ..Pace::new(100, 40, 1, Device::Cpu) };
         let step = StepReport {
             step: 60,
             loss: 2.0,
