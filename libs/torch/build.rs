@@ -2,12 +2,13 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 18] = [
     "adamw8",
     "attention",
     "blocks",
     "device",
     "engine",
+    "fp8",
     "layers",
     "linear",
     "loops",

@@ -7,6 +7,7 @@ pub mod autocast;
 pub mod device;
 mod error;
 mod ffi;
+pub mod fp8;
 pub mod gradients;
 mod kernels;
 pub mod nf4;

@@ -144,6 +144,7 @@ impl Trainer {
             return Err(Error::Spec { field: "ranks", problem });
         }
         world.share_devices(device)?;
+        spec.precision.check(device)?;
         // The same bytes again are promised on the CPU. Many operations of GPUs have no such form, or one that is much slower.
         process::set_deterministic(device == Device::Cpu)?;
         let begin = || -> Result<Model> {
@@ -251,6 +252,11 @@ impl Trainer {
     /// The model as it stands.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Weights inside the model that are not multiplied in the format that was asked for, because of their sizes.
+    pub fn left_out_of_precision(&self) -> Vec<&str> {
+        self.spec.precision.left_out(&self.model)
     }
 
     /// The shape of the model.
