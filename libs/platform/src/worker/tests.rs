@@ -33,7 +33,7 @@ impl Runner<TrainingJob> for Scripted {
             work_dir: PathBuf::new(),
             spec: String::new(),
         };
-        let launch = Launch { service: "training", arguments };
+        let launch = Launch { service: "training", arguments, ranks: 1 };
         let (reports, starts) = (self.reports.clone(), self.starts.clone());
         run(
             &self.platform,
