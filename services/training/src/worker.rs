@@ -131,7 +131,7 @@ impl Run<'_> {
         let ended = self.learn(world, 1, stop).await;
         match &ended {
             Ok(_) => peers.leave(),
-            Err(error) if error.may_be_a_lost_rank() => peers.settle(),
+            Err(error) if error.is_of_talking() => peers.settle(error),
             Err(_) => {}
         }
         ended

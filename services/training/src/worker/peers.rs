@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,7 @@ impl PodPlace {
 
     /// Awaits the others as rank 0. After half an hour the run is begun anew with those that have come.
     fn gather(&self, run: &str, stop: &dyn Fn() -> bool) -> Result<Option<(Peers, World)>> {
-        let Some(listener) = self.until(stop, |at| TcpListener::bind(at))? else { return Ok(None) };
+        let Some(listener) = self.until(stop, TcpListener::bind)? else { return Ok(None) };
         let failed = |error: io::Error| Error::Ranks(format!("{}:{}: {error}", self.host, self.port));
         listener.set_nonblocking(true).map_err(failed)?;
         let own = listener.local_addr().map_err(failed)?.ip();
@@ -143,14 +143,18 @@ impl PodPlace {
     fn until<T>(&self, stop: &dyn Fn() -> bool, act: impl Fn(SocketAddr) -> io::Result<T>) -> Result<Option<T>> {
         let (began, mut said) = (Instant::now(), String::new());
         while !stop() {
-            let addresses = (self.host.as_str(), self.port).to_socket_addrs();
-            let tried = addresses.and_then(|all| {
-                all.map(&act).reduce(Result::or).unwrap_or_else(|| Err(ErrorKind::NotFound.into()))
-            });
-            let cause = match tried {
-                Ok(done) => return Ok(Some(done)),
-                Err(error) => error.to_string(),
-            };
+            let mut cause = "its name has no address".to_owned();
+            match (self.host.as_str(), self.port).to_socket_addrs() {
+                Err(error) => cause = error.to_string(),
+                Ok(addresses) => {
+                    for address in addresses {
+                        match act(address) {
+                            Ok(done) => return Ok(Some(done)),
+                            Err(error) => cause = format!("{address}: {error}"),
+                        }
+                    }
+                }
+            }
             if began.elapsed() > PATIENCE {
                 return Err(Error::Ranks(format!("rank 0 at {}:{}: {cause}", self.host, self.port)));
             }
@@ -170,11 +174,15 @@ impl Peers {
         farewell(&self.lines);
     }
 
-    /// Waits after an error that the loss of another rank may have caused: where one has, this process ends meanwhile. Else this rank
-    /// itself is the one that ends: rank 0 waits longer, so that it sees another's end before its own.
-    pub(crate) fn settle(&self) {
-        let alone = 2 * SETTLE;
-        std::thread::sleep(if self.store.is_some() { alone + 2 * SETTLE } else { alone });
+    /// Waits after an error in talking to other ranks, for the end of this process: whoever is lost, rank 0 sees it, and ends. Where
+    /// nobody is, all begin anew.
+    pub(crate) fn settle(&self, error: &Error) {
+        tracing::warn!(%error, "other ranks cannot be reached");
+        if self.store.is_none() {
+            return std::thread::sleep(4 * SETTLE);
+        }
+        std::thread::sleep(2 * SETTLE);
+        begin_anew_with(self.lines.len() + 1);
     }
 }
 

@@ -57,7 +57,7 @@ impl Pods {
                     act.take().into_iter().for_each(|act| act());
                 }
             };
-            output.lines().map_while(Result::ok).inspect(see).collect()
+            output.lines().map_while(std::io::Result::ok).inspect(see).collect()
         })
     }
 
