@@ -111,10 +111,11 @@ async fn lose_one(hosts: Hosts, lose: impl FnOnce(&Hosts, &Child)) {
     assert_eq!(pods.end(), [Some(0); 3]);
     let first = said.join().unwrap().iter().find_map(|line| {
         let report: Report = serde_json::from_str(line.strip_prefix("progress ")?).ok()?;
-        (report.done > 0).then_some((report.done, report.metrics["ranks"]))
+        Some((report.done, *report.metrics.get("ranks")?))
     });
     let (step, ranks) = first.unwrap();
-    assert!(step > 50 && ranks == 3.0, "it resumed with {ranks} ranks at step {step}");
+    // A checkpoint was made every 8 steps.
+    assert!(step > 40 && ranks == 3.0, "it resumed with {ranks} ranks at step {step}");
     assert_like(&losses(&world, "one").await, &losses(&world, "lost").await, 1e-3);
 }
 
