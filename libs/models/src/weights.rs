@@ -9,10 +9,7 @@ use std::{
     path::Path,
 };
 
-use safetensors::{
-    Dtype, SafeTensorError, View,
-    tensor::Metadata,
-};
+use safetensors::{Dtype, SafeTensorError, View, tensor::Metadata};
 use tch::{Device, Kind, Tensor};
 use tidemill_torch::storage;
 

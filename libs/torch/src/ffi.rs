@@ -86,10 +86,18 @@ unsafe extern "C" {
     pub(crate) fn tm_storage_release(tensor: RawTensor) -> *mut c_char;
     pub(crate) fn tm_storage_restore(tensor: RawTensor) -> *mut c_char;
     pub(crate) fn tm_storage_bytes(tensor: RawTensor) -> i64;
-    pub(crate) fn tm_store_serve(timeout_ms: i64, store: *mut *mut c_void, port: *mut i32) -> *mut c_char;
+    pub(crate) fn tm_store_serve(
+        host: *const c_char,
+        port: i32,
+        listener: i32,
+        timeout_ms: i64,
+        store: *mut *mut c_void,
+    ) -> *mut c_char;
     pub(crate) fn tm_store_free(store: *mut c_void);
     pub(crate) fn tm_ranks_join(
+        host: *const c_char,
         port: i32,
+        own: *const c_char,
         rank: i32,
         size: i32,
         timeout_ms: i64,

@@ -33,7 +33,9 @@ pub fn size(tensor: &Tensor) -> usize {
 pub fn bytes(tensor: &Tensor) -> Result<&[u8]> {
     let length = tensor.numel() * tensor.f_kind()?.elt_size_in_bytes();
     if tensor.device() != Device::Cpu || !tensor.is_contiguous() || size(tensor) < length {
-        return Err(Error::Shim("only a contiguous tensor on the CPU that has its memory can be read as bytes".to_owned()));
+        return Err(Error::Shim(
+            "only a contiguous tensor on the CPU that has its memory can be read as bytes".to_owned(),
+        ));
     }
     if length == 0 {
         return Ok(&[]);

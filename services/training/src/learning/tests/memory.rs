@@ -219,7 +219,8 @@ fn a_preference_begins_at_ln_2_beside_four_bits_and_without_an_adapter_they_are_
         inputs: vec![1, 2, 3, last].into(),
         targets: vec![IGNORED as i32, IGNORED as i32, last as i32, 0].into(),
     };
-    let method = Method::Preference { beta: 0.1, loss: PreferenceLoss::Sigmoid, label_smoothing: 0.0, max_completion_length: 0 };
+    let method =
+        Method::Preference { beta: 0.1, loss: PreferenceLoss::Sigmoid, label_smoothing: 0.0, max_completion_length: 0 };
     let spec = Spec { method, lora: Some(lora(0.0)), quantized_base: true, ..spec(llama(), 1, Precision::Float32) };
     let start = |spec: &Spec| {
         let rows = (0..8).map(|nth| Row::Pair([answer(10 + nth), answer(20 + nth)])).collect();
