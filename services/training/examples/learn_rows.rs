@@ -123,7 +123,7 @@ impl Samples for Hidden {
     }
 }
 
-fn export(trainer: Trainer, base: &Path, output: &Path, merge: bool) -> Result<()> {
+fn export(mut trainer: Trainer, base: &Path, output: &Path, merge: bool) -> Result<()> {
     std::fs::create_dir_all(output)?;
     trainer.gather()?;
     Ok(trainer.export(output, &base.display().to_string(), merge)?)

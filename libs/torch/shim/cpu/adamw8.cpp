@@ -137,7 +137,7 @@ void update_elsewhere(const Rule& rule, const Parameter& parameter, const at::Te
   encoded(second, without, parameter.second);
 }
 
-void check(const Parameter& parameter, int64_t index) {
+void check_parameter(const Parameter& parameter, int64_t index) {
   const auto& weights = parameter.weights;
   TORCH_CHECK(weights.scalar_type() == at::kFloat && weights.is_contiguous(), "parameter ", index, ": 8-bit moments need contiguous float32");
   for (const auto* blocks : {&parameter.first, &parameter.second}) {
@@ -167,7 +167,7 @@ char* tm_adamw_8bit(TensorPtr const* parameters, TensorPtr const* gradients, Ten
     for (int64_t i = 0; i < count; ++i) {
       tidemill::Parameter parameter = {*parameters[i], *gradients[i], {*first_codes[i], *first_sizes[i]},
                                        {*second_codes[i], *second_sizes[i]}};
-      tidemill::check(parameter, i);
+      tidemill::check_parameter(parameter, i);
       if (tidemill::plain(parameter.weights) && tidemill::plain(parameter.gradient)) {
         tidemill::update_here(rule, parameter, divisor.defined() ? divisor.item<float>() : 1.0f);
       } else {

@@ -43,7 +43,7 @@ impl Children {
         let failed = |error: std::io::Error| Error::Ranks(format!("a rank cannot be started: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
         let store = Store::serve(Ipv4Addr::LOCALHOST.into()).map_err(crate::learning::Error::from)?;
-        let mut children = Self { processes: Arc::default(), store };
+        let children = Self { processes: Arc::default(), store };
         for rank in 1..size {
             let place = ChildPlace { rank, size, store: children.store.address() };
             let child = Command::new(&program)

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tidemill_proto::r#type::v1::training_spec::Sharding;
 
 use super::*;
 use crate::history::MetricPoint;
@@ -45,9 +46,12 @@ async fn two_and_four_ranks_give_the_losses_of_one() {
     let world = World::new().await;
     world.run("one", on(1, STEPS)).await.unwrap();
     let one = losses(&world, "one").await;
-    for ranks in [2, 4] {
-        let uid = format!("{ranks}-ranks");
-        assert_eq!(disturbed(&world, &uid, on(ranks, STEPS), -1, |_| {}), Some(0));
+    for (ranks, sharding) in
+        [(2, Sharding::Optimizer), (4, Sharding::Optimizer), (2, Sharding::Full), (4, Sharding::Full)]
+    {
+        let uid = format!("{ranks}-ranks-{}", sharding as i32);
+        let spec = TrainingSpec { sharding: sharding.into(), ..on(ranks, STEPS) };
+        assert_eq!(disturbed(&world, &uid, spec, -1, |_| {}), Some(0));
         let several = losses(&world, &uid).await;
         assert_eq!(several.len(), one.len());
         for (step, (one, other)) in one.iter().zip(&several).enumerate() {
@@ -60,8 +64,14 @@ async fn two_and_four_ranks_give_the_losses_of_one() {
 async fn a_lost_rank_stops_the_others_and_the_job_goes_on_with_those_that_remain() {
     let world = World::new().await;
     world.run("one", on(1, LONG)).await.unwrap();
+    loses_one(&world, "lost", on(4, LONG)).await;
+    // Its part of the weights is in the checkpoint.
+    loses_one(&world, "lost-part", TrainingSpec { sharding: Sharding::Full.into(), ..on(4, LONG) }).await;
+}
+
+async fn loses_one(world: &World, uid: &str, spec: TrainingSpec) {
     let killed = Cell::new(None);
-    let code = disturbed(&world, "lost", on(4, LONG), 50, |child| {
+    let code = disturbed(world, uid, spec, 50, |child| {
         let others = children(child.id());
         assert_eq!(others.len(), 3, "ranks besides the first");
         kill_process(others[1], Signal::KILL).unwrap();
@@ -75,7 +85,7 @@ async fn a_lost_rank_stops_the_others_and_the_job_goes_on_with_those_that_remain
     });
     assert_eq!(code, Some(0));
     println!("all ranks had ended {:?} after one was killed", killed.get().unwrap());
-    let (one, lost) = (losses(&world, "one").await, losses(&world, "lost").await);
+    let (one, lost) = (losses(world, "one").await, losses(world, uid).await);
     assert_eq!(lost.len(), one.len());
     for (step, (one, other)) in one.iter().zip(&lost).enumerate() {
         assert!((one - other).abs() < 1e-3 * one, "step {step}: {one} and {other}");
