@@ -19,6 +19,14 @@ pub enum Error {
         /// How many it has.
         actual: usize,
     },
+    /// An address is not one to listen at.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// Which.
+        address: std::net::IpAddr,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Result of this crate.

@@ -71,10 +71,18 @@ unsafe extern "C" {
         data: *mut c_void,
         out: *mut RawTensor,
     ) -> *mut c_char;
-    pub(crate) fn tm_store_serve(timeout_ms: i64, store: *mut *mut c_void, port: *mut i32) -> *mut c_char;
+    pub(crate) fn tm_store_serve(
+        host: *const c_char,
+        port: i32,
+        listener: i32,
+        timeout_ms: i64,
+        store: *mut *mut c_void,
+    ) -> *mut c_char;
     pub(crate) fn tm_store_free(store: *mut c_void);
     pub(crate) fn tm_ranks_join(
+        host: *const c_char,
         port: i32,
+        own: *const c_char,
         rank: i32,
         size: i32,
         timeout_ms: i64,

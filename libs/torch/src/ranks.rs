@@ -1,8 +1,10 @@
-//! Several processes that train one model: c10d over gloo on the loopback address.
+//! Several processes that train one model, on one machine or several: c10d over gloo.
 //!
 //! Sums are the same bytes on every rank, and from run to run: gloo adds in an order that the number of ranks and the shape decide.
 
-use std::ffi::c_void;
+use std::ffi::{CString, c_void};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,24 +22,32 @@ const BUCKET_BYTES: i64 = 25 << 20;
 #[derive(Debug)]
 pub struct Store {
     raw: *mut c_void,
-    port: i32,
+    address: SocketAddr,
 }
 
 // SAFETY: c10d's TCP store may be used and dropped by any thread.
 unsafe impl Send for Store {}
 
 impl Store {
-    /// Serves one on a free port of the loopback address, until it is dropped.
-    pub fn serve() -> Result<Self> {
-        let (mut raw, mut port) = (ptr::null_mut(), 0);
-        // SAFETY: both places are valid, and are written only on success.
-        ffi::check(unsafe { ffi::tm_store_serve(millis(PATIENCE), &mut raw, &mut port) })?;
-        Ok(Self { raw, port })
+    /// Serves one on a free port of an address of this machine's, until it is dropped. It trusts whoever reaches it.
+    ///
+    /// # Errors
+    /// The address is not this machine's.
+    pub fn serve(address: IpAddr) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0)).map_err(|source| Error::Listen { address, source })?;
+        let address = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
+        let (host, port) = (text(address.ip()), i32::from(address.port()));
+        let mut raw = ptr::null_mut();
+        // SAFETY: the text outlives the call, the socket becomes the store's, the place is valid and is written only on success.
+        let served =
+            unsafe { ffi::tm_store_serve(host.as_ptr(), port, listener.into_raw_fd(), millis(PATIENCE), &mut raw) };
+        ffi::check(served)?;
+        Ok(Self { raw, address })
     }
 
-    /// Its port.
-    pub fn port(&self) -> i32 {
-        self.port
+    /// Where it is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -62,14 +72,18 @@ unsafe impl Send for Ranks {}
 unsafe impl Sync for Ranks {}
 
 impl Ranks {
-    /// Waits until all `size` ranks have come to the store at `port`.
+    /// Waits until all `size` ranks have come to the store. `own` is the address of this machine's at which the others reach it.
     ///
     /// # Errors
     /// They did not come within half an hour.
-    pub fn join(port: i32, rank: usize, size: usize) -> Result<Self> {
+    pub fn join(store: SocketAddr, own: IpAddr, rank: usize, size: usize) -> Result<Self> {
+        let (host, port, own) = (text(store.ip()), i32::from(store.port()), text(own));
+        let (number, count) = (rank as i32, size as i32);
         let mut raw = ptr::null_mut();
-        // SAFETY: the place is valid, and is written only on success.
-        ffi::check(unsafe { ffi::tm_ranks_join(port, rank as i32, size as i32, millis(PATIENCE), &mut raw) })?;
+        // SAFETY: the texts outlive the call; the place is valid, and is written only on success.
+        let joined =
+            unsafe { ffi::tm_ranks_join(host.as_ptr(), port, own.as_ptr(), number, count, millis(PATIENCE), &mut raw) };
+        ffi::check(joined)?;
         Ok(Self { raw, rank, size })
     }
 
@@ -160,23 +174,29 @@ impl Drop for Buckets {
     }
 }
 
+fn text(address: IpAddr) -> CString {
+    CString::new(address.to_string()).expect("an address has no zero byte")
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
+
     use tch::Kind;
+
+    use super::*;
 
     /// Runs the same on several ranks, threads here.
     fn among<T: Send>(size: usize, body: impl Fn(Arc<Ranks>) -> T + Sync) -> Vec<T> {
-        let store = Store::serve().unwrap();
-        let (port, body) = (store.port(), &body);
+        let store = Store::serve(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let (at, body) = (store.address(), &body);
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..size)
-                .map(|rank| scope.spawn(move || body(Arc::new(Ranks::join(port, rank, size).unwrap()))))
-                .collect();
+            let join = move |rank| Arc::new(Ranks::join(at, at.ip(), rank, size).unwrap());
+            let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || body(join(rank)))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         })
     }
@@ -229,5 +249,15 @@ mod tests {
             _ => true,
         });
         assert_eq!(outcomes, [true, true]);
+    }
+
+    #[test]
+    fn a_store_is_served_on_its_address_alone() {
+        let store = Store::serve(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let at = |address: IpAddr| std::net::TcpStream::connect((address, store.address().port()));
+        assert!(at(Ipv4Addr::LOCALHOST.into()).is_ok());
+        assert!(at(Ipv4Addr::new(127, 0, 0, 2).into()).is_err());
+        let elsewhere = Store::serve(Ipv4Addr::new(192, 0, 2, 1).into()).unwrap_err().to_string();
+        assert!(elsewhere.contains("192.0.2.1"), "{elsewhere}");
     }
 }

@@ -36,24 +36,24 @@ struct Reducer {
 
 extern "C" {
 
-// The store of a group, served by this process on a free port of the loopback address.
-char* tm_store_serve(int64_t timeout_ms, void** store, int32_t* port) {
+// The store of a group, served by this process on a socket that listens at this address; the store takes the socket over. A store that
+// opened one itself would listen on every interface of the machine.
+char* tm_store_serve(char const* host, int32_t port, int32_t listener, int64_t timeout_ms, void** store) {
   return guarded([&] {
     c10d::TCPStoreOptions options;
-    options.port = 0;
+    options.port = static_cast<std::uint16_t>(port);
     options.isServer = true;
+    options.masterListenFd = listener;
     options.waitWorkers = false;
     options.timeout = std::chrono::milliseconds(timeout_ms);
-    auto served = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
-    *port = served->getPort();
-    *store = new c10::intrusive_ptr<c10d::Store>(std::move(served));
+    *store = new c10::intrusive_ptr<c10d::Store>(c10::make_intrusive<c10d::TCPStore>(host, options));
   });
 }
 
 void tm_store_free(void* store) { delete static_cast<c10::intrusive_ptr<c10d::Store>*>(store); }
 
-// Waits until all ranks have come.
-char* tm_ranks_join(int32_t port, int32_t rank, int32_t size, int64_t timeout_ms, void** ranks) {
+// Waits until all ranks have come to the store at this address; `own` is the one at which the others reach this process.
+char* tm_ranks_join(char const* host, int32_t port, char const* own, int32_t rank, int32_t size, int64_t timeout_ms, void** ranks) {
   return guarded([&] {
     const std::chrono::milliseconds timeout(timeout_ms);
     c10d::TCPStoreOptions options;
@@ -61,9 +61,9 @@ char* tm_ranks_join(int32_t port, int32_t rank, int32_t size, int64_t timeout_ms
     options.waitWorkers = false;
     options.timeout = timeout;
     auto joined = std::make_unique<Ranks>();
-    joined->store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
+    joined->store = c10::make_intrusive<c10d::TCPStore>(host, options);
     auto gloo_options = c10d::ProcessGroupGloo::Options::create(timeout);
-    gloo_options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
+    gloo_options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(own));
     auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(joined->store, rank, size, gloo_options);
     joined->group = c10::make_intrusive<c10d::ProcessGroup>(joined->store, rank, size);
     joined->group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, gloo);

@@ -9,10 +9,10 @@ pub(super) fn among<T: Send>(size: usize, body: impl Fn(World) -> T + Sync) -> V
     if size == 1 {
         return vec![body(World::alone())];
     }
-    let store = Store::serve().unwrap();
-    let (port, body) = (store.port(), &body);
+    let store = Store::serve(std::net::Ipv4Addr::LOCALHOST.into()).unwrap();
+    let (at, body) = (store.address(), &body);
     std::thread::scope(|scope| {
-        let join = move |rank| World::among(Ranks::join(port, rank, size).unwrap());
+        let join = move |rank| World::among(Ranks::join(at, at.ip(), rank, size).unwrap());
         let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || body(join(rank)))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
