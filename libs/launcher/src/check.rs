@@ -19,6 +19,9 @@ pub(crate) fn worker(worker: &Worker) -> Result<()> {
     if worker.command.first().is_none_or(String::is_empty) {
         return invalid("its command is empty".to_owned());
     }
+    if worker.ranks == 0 {
+        return invalid("it has no ranks; one is the least".to_owned());
+    }
     for (name, _) in &worker.env {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) || !name.bytes().all(plain) {

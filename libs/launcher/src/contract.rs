@@ -43,7 +43,8 @@ pub async fn an_exit_code_is_seen(launcher: &Arc<dyn Launcher>) {
 
 /// A program that does not exist ends its worker with 127, and the output says so.
 pub async fn a_missing_program_is_seen(launcher: &Arc<dyn Launcher>) {
-    let worker = Worker { id: "a".to_owned(), command: vec!["/no/such/program".to_owned()], env: Vec::new() };
+    let command = vec!["/no/such/program".to_owned()];
+    let worker = Worker { id: "a".to_owned(), command, env: Vec::new(), ranks: 1 };
     launcher.start(&worker).await.expect("start");
     assert_eq!(wait(launcher, "a").await, Exit::Code(127));
     assert!(output(launcher, "a").await.contains("/no/such/program"));
@@ -148,6 +149,7 @@ pub async fn a_strange_worker_is_refused(launcher: &Arc<dyn Launcher>) {
         id: id.to_owned(),
         command: command.iter().map(|part| (*part).to_owned()).collect(),
         env: vec![(env.to_owned(), String::new())],
+        ranks: 1,
     };
     let long = "a".repeat(101);
     for id in ["", ".", "..", "a/b", "../a", "a b", "ä", &long] {
@@ -161,6 +163,7 @@ pub async fn a_strange_worker_is_refused(launcher: &Arc<dyn Launcher>) {
         strange("a", &[""], "A"),
         strange("a", &["true"], "A-B"),
         strange("a", &["true"], "1A"),
+        Worker { ranks: 0, ..strange("a", &["true"], "A") },
     ] {
         match launcher.start(&worker).await {
             Err(Error::Invalid { id, .. }) => assert_eq!(id, "a"),
@@ -172,7 +175,7 @@ pub async fn a_strange_worker_is_refused(launcher: &Arc<dyn Launcher>) {
 
 fn script(id: &str, script: &str) -> Worker {
     let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    Worker { id: id.to_owned(), command, env: Vec::new() }
+    Worker { id: id.to_owned(), command, env: Vec::new(), ranks: 1 }
 }
 
 async fn status(launcher: &Arc<dyn Launcher>, id: &str) -> Status {

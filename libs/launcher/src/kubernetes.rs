@@ -1,4 +1,4 @@
-//! The cluster's adapter: a Job a worker. `README.md` says what it needs of the cluster, and what a cluster cannot promise.
+//! The cluster's adapter: a Job a worker, a pod a rank. `README.md` says what it needs of the cluster, and what a cluster cannot promise.
 
 mod ending;
 mod output;
@@ -135,6 +135,7 @@ impl Launcher for KubernetesLauncher {
     async fn start(&self, worker: &Worker) -> Result<()> {
         check::worker(worker)?;
         let job = self.template.job(worker);
+        let job = job.map_err(|reason| Error::Invalid { id: worker.id.clone(), reason })?;
         loop {
             match self.jobs.create(&PostParams::default(), &job).await {
                 Ok(_) => break,
@@ -159,7 +160,7 @@ impl Launcher for KubernetesLauncher {
             }
         }
         tracing::debug!(worker = worker.id, job = job.metadata.name, "worker's Job created");
-        let pod = self.until(&worker.id, |standing| (!standing.pods.is_empty() || standing.is_queued()).then_some(()));
+        let pod = self.until(&worker.id, |standing| (standing.pod().is_some() || standing.is_queued()).then_some(()));
         // Only to know its name: without room there is no pod yet, and the worker starts when there is.
         let _queued = tokio::time::timeout(POD_PATIENCE, pod).await;
         Ok(())
@@ -174,10 +175,14 @@ impl Launcher for KubernetesLauncher {
         check::id(id)?;
         let exit = |standing: &Standing| match self.status_of(id, standing) {
             Status::Running { .. } => None,
-            Status::Exited(exit) => Some(exit),
-            Status::Unknown => Some(Exit::Lost),
+            Status::Exited(exit) => Some((exit, standing.ranks())),
+            Status::Unknown => Some((Exit::Lost, 1)),
         };
-        self.until(id, exit).await
+        let (exit, ranks) = self.until(id, exit).await?;
+        if ranks > 1 {
+            self.end_stragglers(id).await?;
+        }
+        Ok(exit)
     }
 
     async fn signal(&self, id: &str, signal: Signal) -> Result<()> {

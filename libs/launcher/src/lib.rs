@@ -18,6 +18,10 @@ pub struct Worker {
     pub command: Vec<String>,
     /// Environment on top of the parent's, or of what the Job's template gives.
     pub env: Vec<(String, String)>,
+    /// Of how many processes it consists, its ranks; at least 1. In a cluster each is a pod, told by `JOB_COMPLETION_INDEX`, `WORLD_SIZE`
+    /// and `MASTER_ADDR` which it is, among how many, and where it finds rank 0. Elsewhere rank 0 alone is started, and has to start the
+    /// others. A worker stands as its rank 0 does, and what that prints is its output.
+    pub ranks: usize,
 }
 
 /// How a worker stands.

@@ -8,7 +8,7 @@ mod run;
 
 pub use enter::{Ended, enter};
 pub use log::log;
-pub use process::{EXIT_STOPPED, Stop, WorkerArguments, fail, install_stop, report};
+pub use process::{EXIT_STOPPED, Stop, WorkerArguments, fail, install_stop, remain, report};
 pub use run::{Launch, command, run};
 
 /// The reference under which a worker leaves the digest of its result. `uid` is the job's.

@@ -72,6 +72,7 @@ impl EvaluationRunner {
                 work_dir: self.work_dir(&evaluation.uid)?,
                 spec: Assignment { threads: self.threads, evaluation: evaluation.clone() }.encode(),
             },
+            ranks: 1,
         };
         let on_report = |report: &Report| context.progress(report.clone().into());
         let restarts_before = evaluation.restart_count;

@@ -75,6 +75,7 @@ impl TrainingRunner {
                 work_dir: self.work_dir(&job.uid)?,
                 spec: Assignment { threads: self.threads, job: job.clone() }.encode(),
             },
+            ranks: job.spec.as_ref().map_or(1, |spec| spec.ranks.max(1) as usize),
         };
         // What a former process has stored, where the worker's own words are gone.
         let curve = Mutex::new(job.history.iter().cloned().map(MetricPoint::from).collect::<Vec<_>>());

@@ -1,5 +1,7 @@
 //! Ways to end a worker, each so that its exit is still seen.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
@@ -8,25 +10,38 @@ use super::standing::{self, ENDED_BY, FINISH, Standing};
 use super::{KubernetesLauncher, template};
 use crate::{Error, Result, Status};
 
+/// How long the other ranks may outlive the first.
+const STRAGGLE: Duration = Duration::from_secs(10);
 /// How often a pod may change under our hands before we give up; it changes a handful of times in all its life.
 const TRIES: usize = 20;
 
 impl KubernetesLauncher {
-    /// Has the kubelet end the pod gracefully, as at its deadline: unlike a deletion, that keeps the pod, its exit code and its output.
+    /// Has kubelets end the pods gracefully, as at their deadline: unlike a deletion, that keeps a pod, its exit code and its output.
     pub(super) async fn terminate(&self, id: &str) -> Result<()> {
         let standing = self.look(id).await?;
         if !self.runs(id, &standing) {
             return Ok(());
         }
-        let live = standing.pods.iter().find(|pod| standing::is_live(pod));
-        let Some(name) = live.filter(|pod| standing::has_begun(pod)).and_then(|pod| pod.metadata.name.as_deref())
-        else {
+        let complete = standing.live().next().is_some() && standing.pods.len() >= standing.ranks();
+        if !complete || !standing.live().all(standing::has_begun) {
             return self.end(id, 15).await;
-        };
+        }
         let deadline = json!({ "spec": { "activeDeadlineSeconds": FINISH } });
-        let patched = self.pods.patch(name, &PatchParams::default(), &Patch::Merge(deadline)).await;
-        // A pod that has gone meanwhile has ended.
-        self.unless_gone(patched.map(drop))
+        for name in standing.live().filter_map(|pod| pod.metadata.name.as_deref()) {
+            let patched = self.pods.patch(name, &PatchParams::default(), &Patch::Merge(&deadline)).await;
+            // A pod that has gone meanwhile has ended.
+            self.unless_gone(patched.map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what still runs of a worker whose rank 0 has ended, after a while: a rank on a node that is lost, or one that waits for room.
+    pub(super) async fn end_stragglers(&self, id: &str) -> Result<()> {
+        let left = self.until(id, |standing| standing.live().next().is_none().then_some(()));
+        match tokio::time::timeout(STRAGGLE, left).await {
+            Ok(left) => left,
+            Err(_) => self.delete_live_pods(id, self.look(id).await?).await,
+        }
     }
 
     /// Ends the Job, then its pod without grace. A pod that has ended by itself is left, for it tells how.
@@ -66,7 +81,7 @@ impl KubernetesLauncher {
     async fn delete_live_pods(&self, id: &str, mut standing: Standing) -> Result<()> {
         for _ in 0..TRIES {
             let mut changed = false;
-            for pod in standing.pods.iter().filter(|pod| standing::is_live(pod) && !is_dying(pod)) {
+            for pod in standing.live().filter(|pod| !is_dying(pod)) {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
                 // Only as we saw it: it may have ended since.
                 let preconditions = Preconditions {

@@ -11,11 +11,14 @@ pub(super) const ENDED_BY: &str = "tidemill/ended-by";
 /// its exit code and its output, which a deletion would not.
 pub(super) const FINISH: i64 = 1;
 
+/// Annotation by which the cluster numbers the pods of a Job: their rank.
+const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+
 /// What the API knows of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     pub(super) job: Option<Job>,
-    /// More than one where a pod was disrupted and replaced.
+    /// One of each rank; more where a pod was disrupted and replaced.
     pub(super) pods: Vec<Pod>,
 }
 
@@ -26,17 +29,31 @@ impl Standing {
             return Status::Unknown;
         };
         let finished = has_condition(job, "Complete") || has_condition(job, "Failed");
-        // Only a finished Job makes no further pod, or one that was ended while it was suspended.
-        if finished || ended_by(job).is_some() && has_condition(job, "Suspended") {
+        // Of several ranks none is replaced, and the others end with the first. Of one, only a finished Job makes no further pod, or one
+        // that was ended while it was suspended.
+        let led = self.ranks() > 1 && self.pod().is_some_and(|pod| !is_live(pod));
+        if finished || led || ended_by(job).is_some() && has_condition(job, "Suspended") {
             return Status::Exited(self.exit(job, container));
         }
         let handle = self.pod().filter(|pod| is_live(pod)).and_then(|pod| pod.metadata.name.clone());
         Status::Running { handle: handle.unwrap_or_else(|| "pending".to_owned()) }
     }
 
-    /// The present pod, or the last.
+    /// The present pod of rank 0, or its last.
     pub(super) fn pod(&self) -> Option<&Pod> {
-        self.pods.iter().max_by_key(|pod| (is_live(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0)))
+        let first = self.pods.iter().filter(|pod| rank(pod) == 0);
+        first.max_by_key(|pod| (is_live(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0)))
+    }
+
+    /// How many ranks it has.
+    pub(super) fn ranks(&self) -> usize {
+        let spec = self.job.as_ref().and_then(|job| job.spec.as_ref());
+        spec.and_then(|spec| spec.completions).and_then(|ranks| ranks.try_into().ok()).unwrap_or(1)
+    }
+
+    /// Pods of which something may still run.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(|pod| is_live(pod))
     }
 
     /// Whether it waits for a queue to release it.
@@ -75,8 +92,13 @@ pub(super) fn could_not_start(terminated: &ContainerStateTerminated) -> bool {
     matches!(terminated.reason.as_deref(), Some("StartError" | "ContainerCannotRun"))
 }
 
+fn rank(pod: &Pod) -> usize {
+    let index = pod.metadata.annotations.as_ref().and_then(|all| all.get(INDEX));
+    index.and_then(|index| index.parse().ok()).unwrap_or_default()
+}
+
 /// Whether something of it may still run.
-pub(super) fn is_live(pod: &Pod) -> bool {
+fn is_live(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     !matches!(phase, Some("Succeeded" | "Failed"))
 }

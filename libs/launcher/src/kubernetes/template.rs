@@ -14,6 +14,11 @@ pub(super) const WORKER: &str = "tidemill/worker";
 /// Annotation of a worker's Job and pods: its id in full.
 pub(super) const WORKER_ID: &str = "tidemill/worker-id";
 
+/// Environment variable of a pod: how many ranks its worker has. This name and the next are those of PyTorch's launcher.
+const WORLD_SIZE: &str = "WORLD_SIZE";
+/// Environment variable of a pod: the name of the host of rank 0. A template may say another.
+const MASTER_ADDR: &str = "MASTER_ADDR";
+
 /// The template, as its file has it.
 #[derive(Debug)]
 pub(super) struct Template(Job);
@@ -54,33 +59,52 @@ impl Template {
 
     /// The Job of a worker: it runs once, and what fails is never tried again without its service's say, save a pod that was
     /// disrupted, where the template's `podFailurePolicy` says so. A pod is replaced only after it has ended: one worker at a time.
-    pub(super) fn job(&self, worker: &Worker) -> Job {
+    ///
+    /// # Errors
+    /// Several ranks, and a template that does not say by which Service they find each other.
+    pub(super) fn job(&self, worker: &Worker) -> Result<Job, String> {
         let mut job = self.0.clone();
         let name = job_name(&worker.id);
         for meta in [&mut job.metadata, job.spec.get_or_insert_default().template.metadata.get_or_insert_default()] {
             meta.labels.get_or_insert_default().insert(WORKER.to_owned(), name.clone());
             meta.annotations.get_or_insert_default().insert(WORKER_ID.to_owned(), worker.id.clone());
         }
-        job.metadata.name = Some(name);
+        job.metadata.name = Some(name.clone());
         job.metadata.namespace = None;
         let spec = job.spec.get_or_insert_default();
-        (spec.completions, spec.parallelism, spec.backoff_limit) = (Some(1), Some(1), Some(0));
+        let ranks = i32::try_from(worker.ranks).map_err(|_| format!("{} ranks are too many", worker.ranks))?;
+        spec.completion_mode = Some("Indexed".to_owned());
+        (spec.completions, spec.parallelism, spec.backoff_limit) = (Some(ranks), Some(ranks), Some(0));
         spec.pod_replacement_policy = Some("Failed".to_owned());
+        if ranks > 1 {
+            // A rank that ends leaves it to the others to notice and to end with their own exit codes, where the Job would delete their
+            // pods. None is replaced: a new one would wait for ranks that have gone.
+            (spec.backoff_limit, spec.backoff_limit_per_index, spec.pod_failure_policy) = (None, Some(0), None);
+        }
         let pod = spec.template.spec.get_or_insert_default();
         pod.restart_policy = Some("Never".to_owned());
         // A worker needs no credentials of the cluster.
         pod.automount_service_account_token.get_or_insert(false);
+        let subdomain = pod.subdomain.clone();
         let container = &mut pod.containers[0];
         container.command = Some(worker.command.iter().map(|part| literal(part)).collect());
         container.args = None;
         let env = container.env.get_or_insert_default();
-        env.retain(|variable| worker.env.iter().all(|(name, _)| *name != variable.name));
-        env.extend(worker.env.iter().map(|(name, value)| EnvVar {
-            name: name.clone(),
-            value: Some(literal(value)),
+        let mut own = worker.env.clone();
+        own.push((WORLD_SIZE.to_owned(), ranks.to_string()));
+        if ranks > 1 && env.iter().all(|variable| variable.name != MASTER_ADDR) {
+            let service = subdomain.ok_or(
+                "spec.template.spec.subdomain is missing: it names the headless Service by which the ranks of a worker find each other",
+            )?;
+            own.push((MASTER_ADDR.to_owned(), format!("{name}-0.{service}")));
+        }
+        env.retain(|variable| own.iter().all(|(name, _)| *name != variable.name));
+        env.extend(own.into_iter().map(|(name, value)| EnvVar {
+            name,
+            value: Some(literal(&value)),
             value_from: None,
         }));
-        job
+        Ok(job)
     }
 }
 

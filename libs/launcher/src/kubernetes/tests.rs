@@ -14,6 +14,8 @@ use serde_json::json;
 use super::*;
 use crate::contract;
 
+mod ranks;
+
 /// Names the kubeconfig of an administrator.
 const CLUSTER: &str = "TIDEMILL_TEST_KUBERNETES";
 
@@ -27,6 +29,7 @@ spec:
         onPodConditions: [{type: DisruptionTarget, status: "True"}]
   template:
     spec:
+      subdomain: ranks
       shareProcessNamespace: true
       securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
       containers:
@@ -148,7 +151,8 @@ fn role() -> Role {
 }
 
 fn script(id: &str, script: &str) -> Worker {
-    Worker { id: id.to_owned(), command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(), env: Vec::new() }
+    let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    Worker { id: id.to_owned(), command, env: Vec::new(), ranks: 1 }
 }
 
 async fn handle(launcher: &Arc<dyn Launcher>, id: &str) -> String {
@@ -276,7 +280,7 @@ async fn a_worker_that_finds_no_room_waits_and_can_be_ended_and_reaped() {
 async fn a_job_of_that_name_that_is_not_ours_is_left_alone() {
     let Some(here) = Here::new().await else { return };
     let launcher = here.launcher(TEMPLATE).await;
-    let mut foreign = Template::parse(TEMPLATE).unwrap().job(&script("a", "exit 0"));
+    let mut foreign = Template::parse(TEMPLATE).unwrap().job(&script("a", "exit 0")).unwrap();
     foreign.metadata.annotations = None;
     let jobs: Api<Job> = Api::namespaced(here.admin.clone(), &here.namespace);
     jobs.create(&PostParams::default(), &foreign).await.unwrap();

@@ -84,7 +84,8 @@ async fn connect(folder: &Path) -> Arc<dyn Launcher> {
 }
 
 fn script(id: &str, script: &str) -> Worker {
-    Worker { id: id.to_owned(), command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(), env: Vec::new() }
+    let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    Worker { id: id.to_owned(), command, env: Vec::new(), ranks: 1 }
 }
 
 fn kill(pid: i32) {

@@ -14,6 +14,9 @@ use super::Report;
 /// Exit code of a worker that stopped because it was asked to, with everything saved (EX_TEMPFAIL of sysexits.h).
 pub const EXIT_STOPPED: i32 = 75;
 
+/// Exit code of rank 0 of a worker that has lost others of its ranks, after it has said how many remain (EX_PROTOCOL of sysexits.h).
+pub(super) const EXIT_RANKS_LOST: i32 = 76;
+
 /// Environment variable that carries [`WorkerArguments`] as JSON.
 pub(super) const ARGUMENTS: &str = "TIDEMILL_WORKER";
 
@@ -64,6 +67,12 @@ pub fn fail(fault: &Fault) -> i32 {
     1
 }
 
+/// Tells the parent with how many ranks to start the worker again, and returns the exit code to leave with.
+pub fn remain(ranks: usize) -> i32 {
+    line("ranks", &ranks.to_string());
+    EXIT_RANKS_LOST
+}
+
 fn line(kind: &str, json: &str) {
     let mut out = std::io::stdout().lock();
     // Nobody reads any more: the work is still worth finishing.
@@ -73,6 +82,11 @@ fn line(kind: &str, json: &str) {
 /// The report in a line of a worker's output, if it is one.
 pub(super) fn read_report(line: &str) -> Option<Report> {
     serde_json::from_str(line.strip_prefix("progress ")?).ok()
+}
+
+/// The number of ranks that remain in a line of a worker's output, if it is one.
+pub(super) fn read_ranks(line: &str) -> Option<usize> {
+    line.strip_prefix("ranks ")?.parse().ok().filter(|ranks| *ranks > 0)
 }
 
 /// Reasons that workers give; a fault's reason is one of a program's own texts, so a line can only choose among them.

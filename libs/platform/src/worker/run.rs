@@ -8,7 +8,7 @@ use tidemill_proto::Job;
 use tonic::Code;
 
 use super::Report;
-use super::process::{self, ARGUMENTS, EXIT_STOPPED, WorkerArguments};
+use super::process::{self, ARGUMENTS, EXIT_RANKS_LOST, EXIT_STOPPED, WorkerArguments};
 use crate::{Context, Platform};
 
 /// How often the worker's output is read.
@@ -22,6 +22,8 @@ pub struct Launch {
     pub service: &'static str,
     /// Its arguments.
     pub arguments: WorkerArguments,
+    /// Its ranks; 1 for a worker that is one process.
+    pub ranks: usize,
 }
 
 /// The command that starts a worker of a service: `<program> worker <service>`.
@@ -61,7 +63,8 @@ pub async fn run<J: Job>(
     // Idle OpenMP threads of libtorch spin by default; where a worker shares its cores with others, that stops everybody.
     let mut env = vec![(ARGUMENTS.to_owned(), arguments), ("GOMP_SPINCOUNT".to_owned(), "10000".to_owned())];
     env.extend(platform.telemetry.for_worker());
-    let worker = Worker { id: id.clone(), command: command(platform, launch.service)?, env };
+    let command = command(platform, launch.service)?;
+    let mut worker = Worker { id: id.clone(), command, env, ranks: launch.ranks };
     let launcher = &*platform.launcher;
     let (mut restarts, mut fruitless, mut furthest) = (0, 0, 0);
     loop {
@@ -95,8 +98,8 @@ pub async fn run<J: Job>(
         match exit {
             Exit::Code(0) => return Ok(()),
             // A former process stopped it as it stopped itself; nothing is wrong.
-            Exit::Code(EXIT_STOPPED) => {}
-            Exit::Code(code) => {
+            Exit::Code(EXIT_STOPPED) => worker.ranks = launch.ranks,
+            Exit::Code(code) if code != EXIT_RANKS_LOST => {
                 // Reaped, so that a transient fault can start it anew.
                 let fault = tail.fault.take().unwrap_or_else(|| tail.died(&format!("exit code {code}")));
                 if fault.is_transient() {
@@ -104,18 +107,27 @@ pub async fn run<J: Job>(
                 }
                 return Err(fault);
             }
-            Exit::Signal(_) | Exit::Lost => {
+            Exit::Signal(_) | Exit::Lost | Exit::Code(_) => {
                 fruitless = if came_further { 1 } else { fruitless + 1 };
                 restarts += 1;
                 metrics::counter!("tidemill_worker_deaths_total", "service" => launch.service).increment(1);
                 let how = match exit {
                     Exit::Signal(signal) => format!("signal {signal}"),
-                    _ => "an unknown cause".to_owned(),
+                    Exit::Code(_) => "a lost rank".to_owned(),
+                    Exit::Lost => "an unknown cause".to_owned(),
                 };
+                // Those that remain go on. Where nobody was left to say how many they are, it is tried with all again.
+                worker.ranks = tail.ranks.take().unwrap_or(launch.ranks);
                 if fruitless > platform.settings().worker_restarts {
                     return Err(tail.died(&how));
                 }
-                tracing::warn!(worker = id, cause = how, restarts, "worker died and is started again");
+                tracing::warn!(
+                    worker = id,
+                    cause = how,
+                    restarts,
+                    ranks = worker.ranks,
+                    "worker died and is started again"
+                );
                 tokio::time::sleep(Duration::from_millis(50 << fruitless.min(6))).await;
             }
         }
@@ -143,6 +155,7 @@ struct Tail {
     offset: u64,
     partial: Vec<u8>,
     fault: Option<Fault>,
+    ranks: Option<usize>,
     last_lines: std::collections::VecDeque<String>,
 }
 
@@ -161,6 +174,8 @@ impl Tail {
                     on_report(&report);
                 } else if let Some(fault) = process::read_fault(&line) {
                     self.fault = Some(fault);
+                } else if let Some(ranks) = process::read_ranks(&line) {
+                    self.ranks = Some(ranks);
                 } else {
                     self.last_lines.push_back(line);
                     if self.last_lines.len() > 5 {

@@ -19,6 +19,7 @@ mod cluster;
 /// Runs the script as the worker of every job, and keeps what it reported.
 struct Scripted {
     platform: Platform,
+    ranks: usize,
     reports: Arc<Mutex<Vec<Report>>>,
     starts: Arc<Mutex<Vec<u32>>>,
 }
@@ -33,7 +34,7 @@ impl Runner<TrainingJob> for Scripted {
             work_dir: PathBuf::new(),
             spec: String::new(),
         };
-        let launch = Launch { service: "training", arguments };
+        let launch = Launch { service: "training", arguments, ranks: self.ranks };
         let (reports, starts) = (self.reports.clone(), self.starts.clone());
         run(
             &self.platform,
@@ -66,6 +67,11 @@ impl Bench {
 
     /// The script is the program of every worker; a launcher's URL in place of the default.
     async fn start_with(folder: tempfile::TempDir, launcher_url: &str, script: &str) -> Self {
+        Self::start_ranks(1, folder, launcher_url, script).await
+    }
+
+    /// The same with workers of several ranks.
+    async fn start_ranks(ranks: usize, folder: tempfile::TempDir, launcher_url: &str, script: &str) -> Self {
         let program = folder.path().join("worker");
         std::fs::write(&program, format!("#!/bin/sh\ncd {}\n{script}\n", folder.path().display())).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -79,7 +85,7 @@ impl Bench {
         let jobs = Jobs::new(&platform, "training", topics::TRAINING_TASKS, topics::TRAINING_JOB_EVENTS);
         let (reports, starts) = (Arc::default(), Arc::default());
         let runner =
-            Scripted { platform: platform.clone(), reports: Arc::clone(&reports), starts: Arc::clone(&starts) };
+            Scripted { platform: platform.clone(), ranks, reports: Arc::clone(&reports), starts: Arc::clone(&starts) };
         let service = Service::new("test").task(platform.relay()).task(jobs.task(1, runner));
         let stop = CancellationToken::new();
         let bound = server::bind(&settings.section("server").unwrap(), false).await.unwrap();
@@ -121,6 +127,15 @@ async fn a_worker_that_is_killed_starts_again() {
     assert_eq!(bench.run().await.state(), State::Succeeded);
     assert_eq!(*bench.starts.lock().unwrap().last().unwrap(), 1);
     assert!(bench.path().join("once").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_loses_ranks_and_comes_no_further_fails_its_job() {
+    let bench = Bench::start("echo start >> starts\necho a host is on fire\necho ranks 1\nexit 76").await;
+    let message = bench.run().await.error.unwrap().message;
+    assert!(message.contains("a lost rank") && message.contains("a host is on fire"), "{message}");
+    // The settings allow two more.
+    assert_eq!(std::fs::read_to_string(bench.path().join("starts")).unwrap().lines().count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,3 +91,34 @@ fn a_pod_that_never_ran_its_worker_is_lost_unless_it_was_told_to_finish() {
     waiting.spec.get_or_insert_default().active_deadline_seconds = Some(FINISH);
     assert_eq!(status(job(json!({}), &["Failed"]), vec![waiting]), Status::Exited(Exit::Signal(15)));
 }
+
+/// A Job of three ranks, and a pod of one of them.
+fn job_of_ranks(conditions: &[&str]) -> Option<Job> {
+    let mut job = job(json!({}), conditions).unwrap();
+    job.spec.get_or_insert_default().completions = Some(3);
+    Some(job)
+}
+
+fn rank_of(index: u32, mut pod: Pod) -> Pod {
+    pod.metadata.annotations = Some([(INDEX.to_owned(), index.to_string())].into());
+    pod
+}
+
+#[test]
+fn a_worker_of_several_ranks_stands_as_its_first_does() {
+    let live = |name: &str| pod(name, 1, "Running", json!({ "running": {} }));
+    let first = || rank_of(0, live("first"));
+    let others = |state: fn(&str) -> Pod| [rank_of(1, state("second")), rank_of(2, state("third"))];
+    let with = |first: Option<Pod>, others: [Pod; 2]| others.into_iter().chain(first).collect::<Vec<_>>();
+    assert_eq!(status(job_of_ranks(&[]), with(Some(first()), others(live))), running("first"));
+    // Those that leave before the first leave it to that to say why.
+    let gone = |name: &str| pod(name, 2, "Failed", ended(137, "Error"));
+    assert_eq!(status(job_of_ranks(&[]), with(Some(first()), others(gone))), running("first"));
+    let left = || rank_of(0, pod("first", 1, "Failed", ended(76, "Error")));
+    assert_eq!(status(job_of_ranks(&[]), with(Some(left()), others(live))), Status::Exited(Exit::Code(76)));
+    let done = || rank_of(0, pod("first", 1, "Succeeded", ended(0, "Completed")));
+    assert_eq!(status(job_of_ranks(&["Failed"]), with(Some(done()), others(gone))), Status::Exited(Exit::Code(0)));
+    // Its pod was deleted: the others end, and the Job with them.
+    assert_eq!(status(job_of_ranks(&[]), with(None, others(live))), running("pending"));
+    assert_eq!(status(job_of_ranks(&["Failed"]), with(None, others(gone))), Status::Exited(Exit::Lost));
+}

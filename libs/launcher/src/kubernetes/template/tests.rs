@@ -37,12 +37,13 @@ fn worker() -> Worker {
         id: "training-1_A".to_owned(),
         command: vec!["/bin/x".to_owned(), "a $(b) $c $".to_owned()],
         env: vec![("TOLD".to_owned(), "$(KEPT)".to_owned())],
+        ranks: 1,
     }
 }
 
 #[test]
 fn what_the_template_says_of_the_pod_is_kept() {
-    let job = Template::parse(TEMPLATE).unwrap().job(&worker());
+    let job = Template::parse(TEMPLATE).unwrap().job(&worker()).unwrap();
     assert_eq!(job.metadata.labels.as_ref().unwrap()["kueue.x-k8s.io/queue-name"], "gpu");
     let spec = job.spec.unwrap();
     assert_eq!(spec.ttl_seconds_after_finished, Some(86400));
@@ -59,11 +60,12 @@ fn what_the_template_says_of_the_pod_is_kept() {
 fn a_job_runs_its_worker_once_and_by_its_exact_words() {
     let template = Template::parse(TEMPLATE).unwrap();
     assert_eq!(template.container(), "worker");
-    let job = template.job(&worker());
+    let job = template.job(&worker()).unwrap();
     let name = job.metadata.name.unwrap();
     assert_eq!(job.metadata.annotations.unwrap()[WORKER_ID], "training-1_A");
     let spec = job.spec.unwrap();
     assert_eq!((spec.completions, spec.parallelism, spec.backoff_limit), (Some(1), Some(1), Some(0)));
+    assert_eq!((spec.completion_mode.as_deref(), spec.backoff_limit_per_index), (Some("Indexed"), None));
     assert_eq!(spec.pod_replacement_policy.as_deref(), Some("Failed"));
     assert_eq!(spec.template.metadata.unwrap().labels.unwrap()[WORKER], name);
     let pod = spec.template.spec.unwrap();
@@ -71,8 +73,37 @@ fn a_job_runs_its_worker_once_and_by_its_exact_words() {
     let container = &pod.containers[0];
     assert_eq!(container.command.as_deref().unwrap(), ["/bin/x", "a $$(b) $$c $$"]);
     assert_eq!(container.args, None);
-    let env: Vec<_> = container.env.as_ref().unwrap().iter().map(|v| (v.name.as_str(), v.value.as_deref())).collect();
-    assert_eq!(env, [("KEPT", Some("$(HOME)")), ("TOLD", Some("$$(KEPT)"))]);
+    assert_eq!(environment(container), [("KEPT", "$(HOME)"), ("TOLD", "$$(KEPT)"), ("WORLD_SIZE", "1")]);
+}
+
+fn environment(container: &k8s_openapi::api::core::v1::Container) -> Vec<(&str, &str)> {
+    let variables = container.env.as_deref().unwrap_or_default();
+    variables.iter().map(|variable| (variable.name.as_str(), variable.value.as_deref().unwrap_or_default())).collect()
+}
+
+#[test]
+fn a_worker_of_several_ranks_has_a_pod_for_each_that_finds_the_first_and_is_never_replaced() {
+    let template =
+        Template::parse(&TEMPLATE.replace("nodeSelector:", "subdomain: ranks\n      nodeSelector:")).unwrap();
+    let job = template.job(&Worker { ranks: 3, ..worker() }).unwrap();
+    let (name, spec) = (job.metadata.name.unwrap(), job.spec.unwrap());
+    assert_eq!(
+        (spec.completion_mode.as_deref(), spec.completions, spec.parallelism),
+        (Some("Indexed"), Some(3), Some(3))
+    );
+    assert_eq!((spec.backoff_limit, spec.backoff_limit_per_index, spec.pod_failure_policy), (None, Some(0), None));
+    let pod = spec.template.spec.unwrap();
+    let env = environment(&pod.containers[0]);
+    assert_eq!(env[2..], [("WORLD_SIZE", "3"), ("MASTER_ADDR", &format!("{name}-0.ranks"))]);
+    // The longest name of a host that a Job can ask for.
+    assert!(job_name(&"a".repeat(100)).len() + "-4294967295".len() <= 63);
+
+    let text = Template::parse(TEMPLATE).unwrap().job(&Worker { ranks: 2, ..worker() }).unwrap_err();
+    assert!(text.contains("spec.template.spec.subdomain"), "{text}");
+    let told = TEMPLATE.replace("{name: KEPT, value: $(HOME)}", "{name: MASTER_ADDR, value: rank.example}");
+    let job = Template::parse(&told).unwrap().job(&Worker { ranks: 2, ..worker() }).unwrap();
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    assert_eq!(environment(&pod.containers[0])[0], ("MASTER_ADDR", "rank.example"));
 }
 
 #[test]

@@ -40,6 +40,28 @@ async fn a_worker_in_a_cluster_is_followed_started_again_and_cancelled() {
     assert_eq!(launcher.status(&id).await.unwrap(), Status::Unknown);
 }
 
+/// As rank 0 of a training job does that has lost another; then a rank alone.
+const LOSING: &str = r#"case $WORLD_SIZE in 2)
+  [ $JOB_COMPLETION_INDEX = 0 ] || exec sleep 1000
+  grep -q " ${MASTER_ADDR:?}\$" /etc/hosts || exit 1
+  echo "ranks 1"; exit 76;; esac
+echo 'progress {"phase":"training","done":1,"total":1}'"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_has_lost_a_rank_is_started_again_with_those_that_remain() {
+    let Ok(url) = std::env::var(LAUNCHER) else {
+        println!("skipped: ranks in a cluster: {LAUNCHER} is not set; run tests/cluster/run");
+        return;
+    };
+    let folder = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let bench = Bench::start_ranks(2, folder, &url, LOSING).await;
+    let job = bench.run().await;
+    assert_eq!(job.state(), State::Succeeded, "{:?}", job.error);
+    assert_eq!(*bench.starts.lock().unwrap(), [0, 1]);
+    bench.platform.launcher.reap(&run::worker_id("training", &job.uid)).await.unwrap();
+}
+
 async fn until(what: &str, reached: impl Fn() -> bool) {
     let reached = async {
         while !reached() {
