@@ -52,6 +52,12 @@ impl Error {
         torch || matches!(self, Self::RankLost(_))
     }
 
+    /// Whether it was met in talking to another rank, by the words of those who carry the talk.
+    pub(crate) fn is_of_talking(&self) -> bool {
+        let text = self.to_string();
+        self.may_be_a_lost_rank() && ["gloo", "NCCL"].iter().any(|carrier| text.contains(carrier))
+    }
+
     /// The error of the operating system beneath, where there is one.
     fn io(&self) -> Option<&std::io::Error> {
         use tidemill_dataset::Error as Data;

@@ -5,6 +5,8 @@ mod gpu;
 mod import;
 mod inputs;
 mod pace;
+mod peers;
+mod place;
 mod publish;
 mod ranks;
 mod saver;
@@ -23,7 +25,8 @@ pub(crate) use publish::{history_reference, plot_reference};
 use crate::error::{Error, Result};
 use crate::learning::{Method, Rewards, Spec, Start, Trainer, World};
 use pace::Pace;
-use ranks::{Children, Place};
+use place::{Place, PodPlace};
+use ranks::Children;
 use saver::Saver;
 use snapshots::Snapshots;
 
@@ -62,24 +65,25 @@ async fn train(
         return Ok(Ended::Done);
     }
     let place = Place::from_environment()?;
-    let folder = match &place {
-        Some(place) => arguments.work_dir.join(format!("rank-{}", place.rank)),
-        None => arguments.work_dir.clone(),
+    let folder = match place.rank() {
+        0 => arguments.work_dir.clone(),
+        rank => arguments.work_dir.join(format!("rank-{rank}")),
     };
     std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
     if let Some(spec) = &job.import {
         import::run(artifacts, uid, spec, &folder).await?;
         return Ok(Ended::Done);
     }
-    if place.is_none() {
+    if place.rank() == 0 {
         pace::phase("reading the dataset");
     }
     let inputs = inputs::read(artifacts, job, &folder).await?;
     let spec = Spec::new(&job.spec.clone().unwrap_or_default(), inputs.config.clone())?;
     let run = Run { arguments, artifacts, assignment, inputs, spec, scratch: folder.join("scratch") };
     match place {
-        Some(place) => run.learn(place.join()?, stop).await,
-        None => run.lead(stop).await,
+        Place::First => run.lead(stop).await,
+        Place::Child(place) => run.learn(place.join()?, place.size, stop).await,
+        Place::Pod(place) => run.accompany(&place, stop).await,
     }
 }
 
@@ -100,7 +104,7 @@ impl Run<'_> {
         while size > 1 {
             let mut children = Children::start(size)?;
             let ended = match children.join() {
-                Ok(world) => self.learn(world, stop).await,
+                Ok(world) => self.learn(world, size, stop).await,
                 Err(error) => Err(error),
             };
             match ended {
@@ -115,13 +119,28 @@ impl Run<'_> {
                 ended => return ended,
             }
         }
-        self.learn(World::alone(), stop).await
+        self.learn(World::alone(), 1, stop).await
     }
 
-    /// Resumes, takes steps and saves, together with the other ranks; rank 0 leaves the model.
-    async fn learn(&self, world: World, stop: &dyn Fn() -> bool) -> Result<Ended> {
+    /// Learns as the rank of a pod. Where another is lost, this process ends, and the service starts the job again with those that remain.
+    async fn accompany(&self, place: &PodPlace, stop: &dyn Fn() -> bool) -> Result<Ended> {
+        if place.size == 1 {
+            return self.learn(World::alone(), 1, stop).await;
+        }
+        let Some((peers, world)) = place.meet(&self.arguments.uid, stop)? else { return Ok(Ended::Stopped) };
+        let ended = self.learn(world, 1, stop).await;
+        match &ended {
+            Ok(_) => peers.leave(),
+            Err(error) if error.is_of_talking() => peers.settle(error),
+            Err(_) => {}
+        }
+        ended
+    }
+
+    /// Resumes, takes steps and saves, together with the other ranks, of which so many share this machine's cores; rank 0 leaves the model.
+    async fn learn(&self, world: World, sharing: usize, stop: &dyn Fn() -> bool) -> Result<Ended> {
         let leads = world.rank() == 0;
-        let threads = (threads(self.assignment.threads) / world.size() as i32).max(1);
+        let threads = (threads(self.assignment.threads) / sharing as i32).max(1);
         tidemill_torch::process::set_threads(threads);
         let device = tidemill_torch::device::select();
         let (job, ranks) = (&self.assignment.job, world.size());

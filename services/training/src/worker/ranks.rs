@@ -1,36 +1,20 @@
 //! The processes of a job with several ranks: rank 0, which the launcher started, starts the others as its children.
 
 use std::io::Read as _;
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tidemill_torch::ranks::{Ranks, Store};
 
+use super::place::{CHILD, ChildPlace};
 use crate::error::{Error, Result};
 use crate::learning::World;
 
-/// Environment variable that carries a [`Place`] as JSON; rank 0 has none.
-const PLACE: &str = "TIDEMILL_RANK";
 /// How long a rank that was lost may take to be seen as ended.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// A rank, and where it finds the others.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Place {
-    pub(crate) rank: usize,
-    size: usize,
-    port: i32,
-}
-
-impl Place {
-    /// What rank 0 gave this process, if this is its child.
-    pub(crate) fn from_environment() -> Result<Option<Self>> {
-        let Some(text) = std::env::var_os(PLACE) else { return Ok(None) };
-        let place = serde_json::from_str(&text.to_string_lossy());
-        place.map(Some).map_err(|error| Error::Ranks(format!("{PLACE} cannot be read: {error}")))
-    }
-
+impl ChildPlace {
     /// Joins the others. From now on this process ends with rank 0, however that ends.
     pub(crate) fn join(self) -> Result<World> {
         std::thread::spawn(|| {
@@ -38,7 +22,8 @@ impl Place {
             let _gone = std::io::stdin().read(&mut [0]);
             std::process::exit(1);
         });
-        Ok(World::among(Ranks::join(self.port, self.rank, self.size).map_err(crate::learning::Error::from)?))
+        let ranks = Ranks::join(self.store, self.store.ip(), self.rank, self.size);
+        Ok(World::among(ranks.map_err(crate::learning::Error::from)?))
     }
 }
 
@@ -53,12 +38,13 @@ impl Children {
     pub(crate) fn start(size: usize) -> Result<Self> {
         let failed = |error: std::io::Error| Error::Ranks(format!("a rank cannot be started: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
-        let mut children = Self { processes: Vec::new(), store: Store::serve().map_err(crate::learning::Error::from)? };
+        let store = Store::serve(Ipv4Addr::LOCALHOST.into()).map_err(crate::learning::Error::from)?;
+        let mut children = Self { processes: Vec::new(), store };
         for rank in 1..size {
-            let place = Place { rank, size, port: children.store.port() };
+            let place = ChildPlace { rank, size, store: children.store.address() };
             let child = Command::new(&program)
                 .args(std::env::args_os().skip(1))
-                .env(PLACE, serde_json::to_string(&place).expect("a place is plain data"))
+                .env(CHILD, serde_json::to_string(&place).expect("a place is plain data"))
                 .stdin(Stdio::piped())
                 .spawn()
                 .map_err(failed)?;
@@ -70,8 +56,8 @@ impl Children {
 
     /// Joins them as rank 0.
     pub(crate) fn join(&mut self) -> Result<World> {
-        let (port, size) = (self.store.port(), self.processes.len() + 1);
-        let joining = std::thread::spawn(move || Ranks::join(port, 0, size));
+        let (store, size) = (self.store.address(), self.processes.len() + 1);
+        let joining = std::thread::spawn(move || Ranks::join(store, store.ip(), 0, size));
         while !joining.is_finished() {
             if self.ended() > 0 {
                 return Err(Error::RankLost("before all had come together".to_owned()));

@@ -1,6 +1,7 @@
 mod grouped;
 mod more;
 mod pairs;
+mod pods;
 mod ranks;
 pub(crate) mod world;
 

@@ -8,16 +8,16 @@ use super::*;
 use crate::history::MetricPoint;
 
 /// Steps of a run that is still going on when something is done to it.
-const LONG: i64 = 500;
+pub(super) const LONG: i64 = 500;
 
 /// One global batch of 8, on so many ranks.
-fn on(ranks: i32, steps: i64) -> TrainingSpec {
+pub(super) fn on(ranks: i32, steps: i64) -> TrainingSpec {
     // A rate at which small differences of rounding stay small.
     let optimizer = Some(AdamW { learning_rate: 1e-3, ..AdamW::default() });
     TrainingSpec { ranks, batch_size: 2, accumulation: 4 / ranks, steps, optimizer, ..spec() }
 }
 
-async fn losses(world: &World, uid: &str) -> Vec<f64> {
+pub(super) async fn losses(world: &World, uid: &str) -> Vec<f64> {
     let digest = world.artifacts.resolve(&history_reference(uid)).await.unwrap().unwrap();
     let points: Vec<MetricPoint> = serde_json::from_slice(&world.artifacts.get(&digest).await.unwrap()).unwrap();
     points.iter().map(|point| point.metrics["loss"]).collect()
