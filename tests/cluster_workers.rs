@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidemill_proto::evaluation::v1::GetEvaluationRequest;
 use tidemill_proto::training::v1 as training;
-use tidemill_proto::r#type::v1::State;
+use tidemill_proto::r#type::v1::{State, TrainingSpec};
 use tidemill_sandbox::{Sandbox, corpus, mini_pipeline, run_to_end};
 
 /// The launcher's URL; `KUBECONFIG` has the credentials of training's own service account.
@@ -38,30 +38,39 @@ async fn workers_of_the_loop_are_jobs_of_a_cluster_and_a_cancelled_one_leaves() 
     let evaluated = sandbox.clients.evaluation.clone().get_evaluation(request).await.unwrap().into_inner();
     assert!(evaluated.worker.starts_with("evaluation-"), "{}", evaluated.worker);
 
-    let long = training::TrainingJob {
-        spec: trained.spec.map(|spec| tidemill_proto::r#type::v1::TrainingSpec {
-            steps: 1_000_000,
-            checkpoint_every_steps: 1_000,
-            ..spec
-        }),
-        dataset_digest: trained.dataset_digest,
-        model: trained.model,
-        ..Default::default()
+    let client = sandbox.clients.training.clone();
+    let create = async |id: &str, change: fn(TrainingSpec) -> TrainingSpec| {
+        let job = training::TrainingJob {
+            spec: trained.spec.clone().map(change),
+            dataset_digest: trained.dataset_digest.clone(),
+            model: trained.model.clone(),
+            ..Default::default()
+        };
+        let training_job_id = id.to_owned();
+        let request =
+            training::CreateTrainingJobRequest { training_job_id, training_job: Some(job), ..Default::default() };
+        client.clone().create_training_job(request).await.unwrap().into_inner().name
     };
-    let request = training::CreateTrainingJobRequest {
-        training_job_id: "long".to_owned(),
-        training_job: Some(long),
-        ..Default::default()
+    let get = async |name: &str| {
+        let request = training::GetTrainingJobRequest { name: name.to_owned() };
+        client.clone().get_training_job(request).await.unwrap().into_inner()
     };
-    let job = sandbox.clients.training.clone().create_training_job(request).await.unwrap().into_inner();
-    let get = async || {
-        let request = training::GetTrainingJobRequest { name: job.name.clone() };
-        sandbox.clients.training.clone().get_training_job(request).await.unwrap().into_inner()
-    };
-    tidemill_sandbox::eventually("its first steps", async || (get().await.step > 0).then_some(())).await.unwrap();
-    let request = training::CancelTrainingJobRequest { name: job.name.clone() };
-    sandbox.clients.training.clone().cancel_training_job(request).await.unwrap();
-    assert_eq!(get().await.state(), State::Cancelled);
+
+    // The same global batch on two ranks, each a pod.
+    let ranks = create("ranks", |spec| TrainingSpec { ranks: 2, accumulation: spec.accumulation / 2, ..spec }).await;
+    let ended = async || Some(get(&ranks).await).filter(|job| !matches!(job.state(), State::Pending | State::Running));
+    let shared = tidemill_sandbox::eventually("the end of the job with two ranks", ended).await.unwrap();
+    assert_eq!(shared.state(), State::Succeeded, "{:?}", shared.error);
+    let curve = |job: &training::TrainingJob| job.history.iter().map(|point| point.metrics["loss"]).collect::<Vec<_>>();
+    let (alone, shared) = (curve(&trained), curve(&shared));
+    assert_eq!(alone.len(), shared.len());
+    assert!(alone.iter().zip(&shared).all(|(one, two)| (one - two).abs() < 1e-3 * one), "{alone:?} {shared:?}");
+
+    let job = create("long", |spec| TrainingSpec { steps: 1_000_000, checkpoint_every_steps: 1_000, ..spec }).await;
+    tidemill_sandbox::eventually("its first steps", async || (get(&job).await.step > 0).then_some(())).await.unwrap();
+    let request = training::CancelTrainingJobRequest { name: job.clone() };
+    client.clone().cancel_training_job(request).await.unwrap();
+    assert_eq!(get(&job).await.state(), State::Cancelled);
     // What its worker still does is for `kubectl` to see: it saves its checkpoint, and its Job ends.
     tokio::time::timeout(Duration::from_secs(60), sandbox.stop()).await.unwrap().unwrap();
 }

@@ -195,6 +195,12 @@ def workers_survive_preemption(shape):
         for container in containers(spec["template"]["spec"]):
             amounts = [one for kind in container["resources"].values() for one in kind.values()]
             expect(all(isinstance(one, str) for one in amounts), f"{service}: the launcher reads quantities as texts")
+        [service_of_ranks] = [one for one in kind(shape, "Service") if one["metadata"]["name"] == spec["template"]["spec"]["subdomain"]]
+        names = service_of_ranks["spec"]
+        expect(names["clusterIP"] == "None" and names["publishNotReadyAddresses"], f"{service}: ranks have no names of their own before they are ready")
+        expect(names["selector"].items() <= spec["template"]["metadata"]["labels"].items(), f"{service}: ranks are not found by their Service")
+        env = {one["name"]: one.get("value") for one in spec["template"]["spec"]["containers"][0]["env"]}
+        expect(env["MASTER_PORT"] == str(values(shape)["workers"]["ranksPort"]), f"{service}: ranks meet at port {env['MASTER_PORT']}")
         queue = job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name", "")
         expect(queue == values(shape)["workers"]["queue"], f"{service} waits in {queue!r}")
 

@@ -45,10 +45,11 @@ spec:
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           securityContext:
             {{- include "tidemill.containerSecurity" . | nindent 12 }}
-          {{- with $worker.extraEnv }}
           env:
+            - {name: MASTER_PORT, value: {{ $root.Values.workers.ranksPort | quote }}}
+            {{- with $worker.extraEnv }}
             {{- toYaml . | nindent 12 }}
-          {{- end }}
+            {{- end }}
           resources:
             {{- range $what, $amounts := $worker.resources }}
             {{ $what }}:

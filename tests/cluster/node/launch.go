@@ -24,6 +24,8 @@ type plan struct {
 	Mounts   []mount
 	UID, GID int
 	Groups   []int
+	// What a cluster's DNS would tell a pod of a Job: the name of the pod with index 0. All pods are on this machine.
+	Host string
 }
 
 type mount struct {
@@ -37,6 +39,13 @@ func launch(p *plan, folder string, output *output) (*exec.Cmd, <-chan string, e
 	p.Folder = folder
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, nil, err
+	}
+	if p.Host != "" {
+		hosts, err := writeHosts(folder, p.Host)
+		if err != nil {
+			return nil, nil, err
+		}
+		p.Mounts = append(p.Mounts, mount{Source: hosts, Target: "/etc/hosts", ReadOnly: true})
 	}
 	text, err := json.Marshal(p)
 	if err != nil {
@@ -70,6 +79,16 @@ func launch(p *plan, folder string, output *output) (*exec.Cmd, <-chan string, e
 		told <- string(text)
 	}()
 	return command, told, nil
+}
+
+// The machine's own hosts and one more, on loopback.
+func writeHosts(folder, name string) (string, error) {
+	hosts, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(folder, "hosts")
+	return file, os.WriteFile(file, append(hosts, "\n127.0.0.1 "+name+"\n"...), 0o644)
 }
 
 // The container's side of `launch`; never returns.

@@ -52,6 +52,9 @@ func (c *container) plan(ctx context.Context) (*plan, error) {
 		source := path.Join(c.pod.volumes[mounted.Name], mounted.SubPath)
 		p.Mounts = append(p.Mounts, mount{Source: source, Target: mounted.MountPath, ReadOnly: mounted.ReadOnly})
 	}
+	if job, service := c.pod.first.Labels["batch.kubernetes.io/job-name"], c.pod.first.Spec.Subdomain; job != "" && service != "" {
+		p.Host = job + "-0." + service
+	}
 	for folder, target := range c.pod.pods.own.shares {
 		p.Mounts = append(p.Mounts, mount{Source: folder, Target: target})
 	}
