@@ -26,6 +26,6 @@ struct Place {
   explicit Place(const at::Tensor& x);
 };
 
-inline void check(const char* error) { TORCH_CHECK(!error, error); }
+inline void succeed(const char* error) { TORCH_CHECK(!error, error); }
 
 }  // namespace tidemill

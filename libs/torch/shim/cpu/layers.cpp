@@ -26,7 +26,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     int64_t c = x.size(-1), rows = x.numel() / c;
     auto y = at::empty_like(x), scales = at::empty({rows}, x.options().dtype(at::kFloat));
     Place at(x);
-    check(table->norm(at.stream, at.kind, x.data_ptr(), weight.data_ptr(), y.data_ptr(), scales.data_ptr<float>(), rows, c,
+    succeed(table->norm(at.stream, at.kind, x.data_ptr(), weight.data_ptr(), y.data_ptr(), scales.data_ptr<float>(), rows, c,
                       static_cast<float>(epsilon)));
     context->save_for_backward({x, weight, scales});
     keep(context, table);
@@ -41,7 +41,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     int64_t c = x.size(-1), rows = x.numel() / c, blocks = (rows + table->norm_rows - 1) / table->norm_rows;
     auto dx = at::empty_like(x), dweights = at::empty({blocks, c}, scales.options());
     Place at(x);
-    check(table->norm_backward(at.stream, at.kind, x.data_ptr(), weight.data_ptr(), g.data_ptr(), scales.data_ptr<float>(),
+    succeed(table->norm_backward(at.stream, at.kind, x.data_ptr(), weight.data_ptr(), g.data_ptr(), scales.data_ptr<float>(),
                                dx.data_ptr(), dweights.data_ptr<float>(), rows, c));
     return {dx, dweights.sum(0).to(weight.scalar_type()), at::Tensor(), at::Tensor()};
   }
@@ -55,7 +55,7 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
     auto y = at::empty(shape, x.options());
     int64_t n = shape.back(), rows = y.numel() / n;
     Place at(x);
-    check(table->gate(at.stream, at.kind, x.data_ptr(), y.data_ptr(), rows, n));
+    succeed(table->gate(at.stream, at.kind, x.data_ptr(), y.data_ptr(), rows, n));
     context->save_for_backward({x});
     keep(context, table);
     return y;
@@ -67,7 +67,7 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
     auto dx = at::empty_like(x);
     int64_t n = x.size(-1) / 2, rows = g.numel() / n;
     Place at(x);
-    check(kept(context)->gate_backward(at.stream, at.kind, x.data_ptr(), g.data_ptr(), dx.data_ptr(), rows, n));
+    succeed(kept(context)->gate_backward(at.stream, at.kind, x.data_ptr(), g.data_ptr(), dx.data_ptr(), rows, n));
     return {dx, at::Tensor()};
   }
 };
@@ -100,7 +100,7 @@ struct RotateQkv : torch::autograd::Function<RotateQkv> {
   static void run(const Table& table, const Heads& s, const at::Tensor& cosines, const at::Tensor& sines, const at::Tensor& qkv,
                   const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool join) {
     Place at(qkv);
-    check(table.rotate(at.stream, at.kind, &s, pointer(cosines), pointer(sines), qkv.data_ptr(), q.data_ptr(), k.data_ptr(),
+    succeed(table.rotate(at.stream, at.kind, &s, pointer(cosines), pointer(sines), qkv.data_ptr(), q.data_ptr(), k.data_ptr(),
                        v.data_ptr(), join));
   }
 };

@@ -56,7 +56,7 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
       auto part = rows.narrow(0, start, count);
       auto logits = times(table, part, factor).contiguous();
       Place at(logits);
-      check(table->loss(at.stream, at.kind, logits.data_ptr(), targets.data_ptr<int64_t>() + start, losses.data_ptr<double>() + start,
+      succeed(table->loss(at.stream, at.kind, logits.data_ptr(), targets.data_ptr<int64_t>() + start, losses.data_ptr<double>() + start,
                         nullptr, count, v, ignored, z, differentiate));
       if (differentiate) spread(table, logits, part, factor, dx.narrow(0, start, count), dweight);
     }
@@ -89,7 +89,7 @@ struct TokenLosses : torch::autograd::Function<TokenLosses> {
       int64_t count = std::min(most, n - start);
       auto logits = times(table, rows.narrow(0, start, count), factor).contiguous();
       Place at(logits);
-      check(table->loss(at.stream, at.kind, logits.data_ptr(), targets.data_ptr<int64_t>() + start, losses.data_ptr<double>() + start,
+      succeed(table->loss(at.stream, at.kind, logits.data_ptr(), targets.data_ptr<int64_t>() + start, losses.data_ptr<double>() + start,
                         sums.data_ptr<float>() + start, count, v, ignored, 0, false));
     }
     context->save_for_backward({rows, factor, targets, sums});
@@ -113,7 +113,7 @@ struct TokenLosses : torch::autograd::Function<TokenLosses> {
       auto part = rows.narrow(0, start, count);
       auto logits = times(table, part, factor).contiguous();
       Place at(logits);
-      check(table->loss_backward(at.stream, at.kind, logits.data_ptr(), targets.data_ptr<int64_t>() + start,
+      succeed(table->loss_backward(at.stream, at.kind, logits.data_ptr(), targets.data_ptr<int64_t>() + start,
                                  weights.data_ptr<float>() + start, sums.data_ptr<float>() + start, count, v, ignored));
       spread(table, logits, part, factor, dx.defined() ? dx.narrow(0, start, count) : dx, dweight);
     }
