@@ -55,8 +55,7 @@ impl Children {
     pub(crate) fn start(size: usize) -> Result<Self> {
         let failed = |error: std::io::Error| Error::Ranks(format!("a rank cannot be started: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
-        let mut children =
-            Self { processes: Arc::default(), store: Store::serve().map_err(crate::learning::Error::from)? };
+        let children = Self { processes: Arc::default(), store: Store::serve().map_err(crate::learning::Error::from)? };
         for rank in 1..size {
             let place = Place { rank, size, port: children.store.port() };
             let child = Command::new(&program)
