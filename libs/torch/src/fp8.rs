@@ -76,7 +76,10 @@ mod tests {
             for (found, exact) in found.iter().zip(exact) {
                 assert!(apart(found, &exact) < 1.1 * half, "{rows} rows: {}", apart(found, &exact));
             }
-            assert!(apart(&found[2], &gradient.to_kind(Kind::Double).sum_dim_intlist([0i64].as_slice(), false, None)) < 1.1 * half);
+            assert!(
+                apart(&found[2], &gradient.to_kind(Kind::Double).sum_dim_intlist([0i64].as_slice(), false, None))
+                    < 1.1 * half
+            );
         }
     }
 

@@ -75,7 +75,7 @@ struct Fp8Linear : torch::autograd::Function<Fp8Linear> {
 }  // namespace
 
 at::Tensor fp8_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  if (!fp8_layers || x.numel() == 0) return linear(x, weight, bias);
+  if (!fp8_layers || x.numel() == 0) return tidemill::linear(x, weight, bias);
   TORCH_CHECK(weight.dim() == 2 && x.dim() > 0 && x.size(-1) == weight.size(1), "fp8: width of input and weight differ");
   auto y = Fp8Linear::apply(x.reshape({-1, x.size(-1)}).to(at::kBFloat16), weight);
   if (bias) y = y + bias->to(at::kBFloat16);

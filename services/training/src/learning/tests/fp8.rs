@@ -13,7 +13,13 @@ fn layers_in_float8_learn_as_those_in_bfloat16_and_are_resumed_byte_by_byte() {
         let folder = base(&config);
         let run = |precision| {
             // An odd number of tokens, which is no multiple of 16.
-            let spec = Spec { sequence_length: 29, batch_size: 3, ema_decay: 0.9, lora: fields.clone(), ..spec(config.clone(), 2, precision) };
+            let spec = Spec {
+                sequence_length: 29,
+                batch_size: 3,
+                ema_decay: 0.9,
+                lora: fields.clone(),
+                ..spec(config.clone(), 2, precision)
+            };
             resumed(&|| from(&spec, folder.path()))
         };
         let ((low, low_files), (losses, files)) = (run(Precision::Bfloat16), run(Precision::Fp8));
