@@ -157,6 +157,9 @@ impl Run<'_> {
             tracing::warn!(warning, "the GPU is used less well than it could be");
         }
 
+        // Before a checkpoint is read, which rank 0 does first.
+        world.share_devices(device.device)?;
+
         let snapshots = self.snapshots();
         snapshots.prepare()?;
         // Rank 0 chooses the checkpoint: what another rank would see first may have come meanwhile.

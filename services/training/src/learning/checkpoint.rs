@@ -65,7 +65,7 @@ impl Trainer {
     /// What is trained, as on disk; where it is spread over ranks, all of it on rank 0 and nothing on the others.
     fn weights(&self) -> Result<Vec<(String, Tensor)>> {
         if self.shards.is_none() {
-            return Ok(self.model.disk_tensors()?);
+            return Ok(if self.world.rank() == 0 { self.model.disk_tensors()? } else { Vec::new() });
         }
         let mut all = Vec::new();
         for (place, parameter) in self.model.parameters().iter().enumerate() {

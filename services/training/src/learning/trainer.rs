@@ -145,7 +145,6 @@ impl Trainer {
                 format!("a step has {} micro-batches: too few for {} ranks", spec.micro_batches(), world.size());
             return Err(Error::Spec { field: "ranks", problem });
         }
-        world.share_devices(device)?;
         spec.precision.check(device)?;
         // The same bytes again are promised on the CPU. Many operations of GPUs have no such form, or one that is much slower.
         process::set_deterministic(device == Device::Cpu)?;

@@ -36,7 +36,7 @@ impl World {
     ///
     /// # Errors
     /// Some ranks have a GPU of their own and others have none; or what shares their tensors is not there.
-    pub(super) fn share_devices(&self, device: Device) -> Result<()> {
+    pub fn share_devices(&self, device: Device) -> Result<()> {
         let Some(ranks) = &self.0 else { return Ok(()) };
         let gpus = self.sum(&[f64::from(device.is_cuda())])?[0] as usize;
         let refused = |problem| Err(Error::Spec { field: "ranks", problem });

@@ -9,7 +9,7 @@ use super::*;
 use crate::history::MetricPoint;
 
 /// Steps of a run that is still going on when something is done to it.
-pub(super) const LONG: i64 = 1000;
+pub(super) const LONG: i64 = 500;
 
 /// One global batch of 8, on so many ranks.
 pub(super) fn on(ranks: i32, steps: i64) -> TrainingSpec {
