@@ -2,11 +2,12 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "adamw8",
     "attention",
     "blocks",
     "device",
+    "fp8",
     "layers",
     "linear",
     "loss",

@@ -2,8 +2,8 @@
 
 use tch::{Device, Tensor};
 use tidemill_torch::{
+    fp8,
     nf4::{self, Nf4},
-    ops,
 };
 
 use crate::{Error, Result};
@@ -21,7 +21,7 @@ impl Weight {
     /// `x W^T + b`: [n, i] -> [n, o].
     pub(crate) fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         Ok(match self {
-            Self::Whole(weight) => ops::linear(x, weight, bias)?,
+            Self::Whole(weight) => fp8::linear(x, weight, bias)?,
             Self::Quantized(parts) => nf4::linear(x, parts, bias)?,
         })
     }

@@ -1,4 +1,4 @@
-//! Mixed precision: matrix products in bfloat16, everything else in float32.
+//! Mixed precision: matrix products in bfloat16 or float8, everything else in float32.
 
 use tch::Device;
 
@@ -19,9 +19,19 @@ pub fn bfloat16<T>(device: Device, body: impl FnOnce() -> T) -> Result<T> {
     Ok(body())
 }
 
+/// As [`bfloat16`], with layers inside a network ([`crate::fp8::linear`]) in float8.
+pub fn fp8<T>(device: Device, body: impl FnOnce() -> T) -> Result<T> {
+    bfloat16(device, || {
+        // SAFETY: takes no pointers; sets a flag of this thread, which the guard restores.
+        let _guard = Guard::Fp8(unsafe { ffi::tm_set_fp8(1) });
+        body()
+    })
+}
+
 enum Guard {
     Cpu(i32),
     Cuda,
+    Fp8(i32),
 }
 
 impl Drop for Guard {
@@ -29,6 +39,8 @@ impl Drop for Guard {
         match self {
             // SAFETY: takes no pointers; restores what the flag was.
             Self::Cpu(before) => drop(unsafe { ffi::tm_set_bfloat16(*before) }),
+            // SAFETY: takes no pointers; restores what the flag was.
+            Self::Fp8(before) => drop(unsafe { ffi::tm_set_fp8(*before) }),
             // SAFETY: takes no pointers; the matching enter succeeded on this thread, so it cannot fail.
             Self::Cuda => drop(ffi::check(unsafe { ffi::tm_autocast_exit(1) })),
         }

@@ -22,6 +22,8 @@ unsafe extern "C" {
     pub(crate) fn tm_take_gradients(parameters: *const RawTensor, count: i64, gradients: *mut RawTensor)
     -> *mut c_char;
     pub(crate) fn tm_set_bfloat16(on: i32) -> i32;
+    pub(crate) fn tm_set_fp8(on: i32) -> i32;
+    pub(crate) fn tm_fp8_linear(x: RawTensor, weight: RawTensor, bias: RawTensor, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn tm_linear(x: RawTensor, weight: RawTensor, bias: RawTensor, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn tm_rms_norm(x: RawTensor, weight: RawTensor, epsilon: f64, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn tm_swiglu(gate_up: RawTensor, out: *mut RawTensor) -> *mut c_char;

@@ -6,6 +6,7 @@ pub mod autocast;
 pub mod device;
 mod error;
 mod ffi;
+pub mod fp8;
 pub mod gradients;
 pub mod nf4;
 pub mod ops;

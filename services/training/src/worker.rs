@@ -139,6 +139,10 @@ impl Run<'_> {
             return Err(Error::RankLost(format!("rank {} cannot read the checkpoint of step {up_to}", world.rank())));
         }
 
+        let left_out = trainer.left_out_of_precision();
+        if leads && !left_out.is_empty() {
+            tracing::warn!(layers = left_out.join(" "), "layers whose sizes are no multiples of 16 stay in bfloat16");
+        }
         let every = match asked.checkpoint_every_steps {
             0 => (self.spec.steps / 10).max(1),
             every => every.unsigned_abs(),

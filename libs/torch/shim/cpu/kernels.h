@@ -13,6 +13,8 @@ namespace tidemill {
 
 // Whether float32 matrix products of this thread run in bfloat16 on the CPU.
 extern thread_local bool bfloat16_products;
+// Whether linear layers inside networks run in float8 on this thread.
+extern thread_local bool fp8_layers;
 
 inline std::optional<at::Tensor> at_or(at::Tensor* tensor) {
   return tensor ? std::optional<at::Tensor>(*tensor) : std::nullopt;
@@ -43,6 +45,8 @@ at::Tensor prepared(const at::Tensor& x);
 at::Tensor product(const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& bias = {});
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
+// As `linear`; in float8 where this thread's layers are. Sizes of the weight are then multiples of 16.
+at::Tensor fp8_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
 // [.., 2i] -> [.., i]: silu of the first half times the second.
 at::Tensor swiglu(const at::Tensor& gate_up);

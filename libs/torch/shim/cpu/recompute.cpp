@@ -48,23 +48,32 @@ void set_states(const at::Tensor& x, const std::vector<at::Tensor>& to) {
   }
 }
 
+// What the calling thread does to the numbers of products.
+struct Precision {
+  bool low, fp8, autocast;
+
+  static Precision now() { return {bfloat16_products, fp8_layers, at::autocast::is_autocast_enabled(at::kCUDA)}; }
+  void set() const {
+    bfloat16_products = low;
+    fp8_layers = fp8;
+    at::autocast::set_autocast_enabled(at::kCUDA, autocast);
+  }
+};
+
 // What the calling thread does to numbers, and what it draws: as it was, while this lives.
 struct Replay {
   at::Tensor x;
   std::vector<at::Tensor> now;
-  bool low, autocast;
+  Precision before = Precision::now();
 
-  Replay(const at::Tensor& x, const std::vector<at::Tensor>& drawn, bool low_then, bool autocast_then)
-      : x(x), now(states(x)), low(bfloat16_products), autocast(at::autocast::is_autocast_enabled(at::kCUDA)) {
+  Replay(const at::Tensor& x, const std::vector<at::Tensor>& drawn, const Precision& then) : x(x), now(states(x)) {
     set_states(x, drawn);
-    bfloat16_products = low_then;
-    at::autocast::set_autocast_enabled(at::kCUDA, autocast_then);
+    then.set();
     at::autocast::increment_nesting();
   }
   ~Replay() {
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(at::kCUDA, autocast);
-    bfloat16_products = low;
+    before.set();
     set_states(x, now);
   }
 };
@@ -99,8 +108,10 @@ struct Recompute : torch::autograd::Function<Recompute> {
     context->saved_data["needs"] = x.requires_grad();
     context->saved_data["body"] = c10::IValue::make_capsule(body);
     context->saved_data["drawn"] = states(x);
-    context->saved_data["low"] = bfloat16_products;
-    context->saved_data["autocast"] = at::autocast::is_autocast_enabled(at::kCUDA);
+    auto precision = Precision::now();
+    context->saved_data["low"] = precision.low;
+    context->saved_data["fp8"] = precision.fp8;
+    context->saved_data["autocast"] = precision.autocast;
     // With gradients, which are let go at once: kernels are chosen by that, and both runs shall give the same numbers.
     return body->run(leaf_of(x, x.requires_grad()), true).detach();
   }
@@ -111,7 +122,8 @@ struct Recompute : torch::autograd::Function<Recompute> {
     auto body = c10::static_intrusive_pointer_cast<Body>(saved["body"].toCapsule());
     at::Tensor y;
     {
-      Replay replay(leaf, saved["drawn"].toTensorVector(), saved["low"].toBool(), saved["autocast"].toBool());
+      Precision then{saved["low"].toBool(), saved["fp8"].toBool(), saved["autocast"].toBool()};
+      Replay replay(leaf, saved["drawn"].toTensorVector(), then);
       y = body->run(leaf, true);
     }
     if (y.requires_grad()) torch::autograd::backward({y}, {gradients[0]});

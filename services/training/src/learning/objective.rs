@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tch::{Kind, Tensor, no_grad};
 use tidemill_models::Model;
-use tidemill_torch::autocast;
 
 use super::{
     Precision, Result,
@@ -171,9 +170,6 @@ impl Learner<'_> {
     }
 
     fn in_precision(&self, body: impl FnOnce() -> tidemill_models::Result<Tensor>) -> Result<Tensor> {
-        Ok(match self.precision {
-            Precision::Float32 => body()?,
-            Precision::Bfloat16 => autocast::bfloat16(self.model.device(), body)??,
-        })
+        Ok(self.precision.run(self.model.device(), body)??)
     }
 }

@@ -10,7 +10,7 @@ use tidemill_proto::r#type::v1::schedule::Decay as DecaySpec;
 use tidemill_proto::r#type::v1::{Lora, Schedule as ScheduleSpec, TrainingSpec, adam_w, lora, training_spec};
 use tidemill_text::Masking;
 
-use super::{Decay, Distillation, Error, Method, Order, PreferenceLoss, Result, Reward, Schedule};
+use super::{Decay, Distillation, Error, Method, Order, Precision, PreferenceLoss, Result, Reward, Schedule};
 
 pub use grouped::rewards_of;
 
@@ -78,16 +78,6 @@ pub struct Optimizer {
     pub int8: bool,
 }
 
-/// Number format of matrix products; weights and optimiser state stay float32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// float32.
-    Float32,
-    /// bfloat16.
-    Bfloat16,
-}
-
 impl Spec {
     /// The spec of a job for a model of the given shape, defaults filled in.
     pub fn new(spec: &TrainingSpec, config: Config) -> Result<Self> {
@@ -127,6 +117,7 @@ impl Spec {
             precision: match spec.precision() {
                 training_spec::Precision::Unspecified | training_spec::Precision::Float32 => Precision::Float32,
                 training_spec::Precision::Bfloat16 => Precision::Bfloat16,
+                training_spec::Precision::Fp8 => Precision::Fp8,
             },
             activation_checkpointing: spec.activation_checkpointing,
             validate_every_steps: match spec.validate_every_steps {
@@ -192,6 +183,10 @@ impl Spec {
         if self.quantized_base && self.lora.is_none() {
             let text = "a quantised base is not trained itself: only an adapter learns beside it".to_owned();
             return spec("lora.quantization", text);
+        }
+        if self.quantized_base && self.precision == Precision::Fp8 {
+            let text = "a base in NF4 is not multiplied in float8: use BFLOAT16, or leave lora.quantization out";
+            return spec("precision", text.to_owned());
         }
         if let Method::Grouped(constants) = self.method {
             constants.check(self)?;

@@ -1,3 +1,4 @@
+mod fp8;
 mod grouped;
 mod memory;
 mod pairs;

@@ -141,6 +141,7 @@ impl Trainer {
             let problem = "several ranks share their gradients on the CPU only; on a GPU use 1".to_owned();
             return Err(Error::Spec { field: "ranks", problem });
         }
+        spec.precision.check(device)?;
         process::set_deterministic(true)?;
         let begin = || -> Result<Model> {
             Ok(match start {
@@ -229,6 +230,11 @@ impl Trainer {
     /// The model as it stands.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Weights inside the model that are not multiplied in the format that was asked for, because of their sizes.
+    pub fn left_out_of_precision(&self) -> Vec<&str> {
+        self.spec.precision.left_out(&self.model)
     }
 
     /// The shape of the model.

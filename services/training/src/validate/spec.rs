@@ -91,6 +91,10 @@ pub(crate) fn check(spec: &TrainingSpec, has_base: bool, wrong: &mut Violations)
     if let Some(lora) = &spec.lora {
         wrong.unless(has_base, "lora", || "needs a base model: name base_model_digest".to_owned());
         check_lora(lora, wrong);
+        let both = spec.precision() == Precision::Fp8 && lora.quantization() == lora::Quantization::Nf4;
+        wrong.unless(!both, "precision", || {
+            "a base in NF4 is not multiplied in float8: use BFLOAT16, or leave lora.quantization out".to_owned()
+        });
     }
     if let Some(distillation) = &spec.distillation {
         wrong.range("distillation.temperature", distillation.temperature, 0.0, 1e3);
@@ -271,6 +275,17 @@ mod tests {
             ..valid(llama())
         };
         assert_eq!(fields(&spec, true), ["spec.optimizer.state", "spec.lora.quantization"]);
+    }
+
+    #[test]
+    fn a_base_in_four_bits_is_not_multiplied_in_float8() {
+        let with = |precision: Precision| TrainingSpec {
+            lora: Some(Lora { quantization: lora::Quantization::Nf4.into(), ..Lora::default() }),
+            precision: precision.into(),
+            ..valid(llama())
+        };
+        assert!(fields(&with(Precision::Bfloat16), true).is_empty());
+        assert_eq!(fields(&with(Precision::Fp8), true), ["spec.precision"]);
     }
 
     #[test]

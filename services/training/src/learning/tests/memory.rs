@@ -19,24 +19,24 @@ fn alone(test: &str) -> bool {
     false
 }
 
-fn lora(dropout: f64) -> LoraConfig {
+pub(super) fn lora(dropout: f64) -> LoraConfig {
     LoraConfig { r: 4, alpha: 8.0, dropout, target_modules: Vec::new(), use_rslora: false, use_dora: false }
 }
 
 /// A model in a folder to start from.
-fn base(config: &Config) -> tempfile::TempDir {
+pub(super) fn base(config: &Config) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     tidemill_models::save(&Model::new(config.clone(), 3, Device::Cpu).unwrap(), folder.path()).unwrap();
     folder
 }
 
-fn from(spec: &Spec, folder: &Path) -> Trainer {
+pub(super) fn from(spec: &Spec, folder: &Path) -> Trainer {
     let data = Data::packed(tokens(4_000, 1), Some(tokens(700, 2)), spec).unwrap();
     let digest = spec.digest("sha256:data", "sha256:base", "");
     Trainer::new(spec.clone(), digest, data, Start::From(folder), Device::Cpu, World::alone()).unwrap()
 }
 
-fn steps(trainer: &mut Trainer, count: u64) -> Vec<f64> {
+pub(super) fn steps(trainer: &mut Trainer, count: u64) -> Vec<f64> {
     (0..count).map(|_| trainer.step().unwrap().loss).collect()
 }
 
@@ -48,7 +48,7 @@ fn files(trainer: &Trainer) -> Vec<Vec<u8>> {
 }
 
 /// Trains to step 12, once straight and once from a checkpoint of step 5, and gives the losses of the former and the files at its end.
-fn resumed(make: &dyn Fn() -> Trainer) -> (Vec<f64>, Vec<Vec<u8>>) {
+pub(super) fn resumed(make: &dyn Fn() -> Trainer) -> (Vec<f64>, Vec<Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let mut first = make();
     let mut losses = steps(&mut first, 5);
@@ -68,9 +68,14 @@ fn blocks_that_run_again_give_the_same_run_byte_by_byte() {
         return;
     }
     tidemill_torch::process::set_threads(1);
-    for (config, precision) in
-        [(llama(), Precision::Float32), (llama(), Precision::Bfloat16), (gpt2(), Precision::Float32)]
-    {
+    let cases = [
+        (llama(), Precision::Float32),
+        (llama(), Precision::Bfloat16),
+        (gpt2(), Precision::Float32),
+        (llama(), Precision::Fp8),
+        (gpt2(), Precision::Fp8),
+    ];
+    for (config, precision) in cases {
         let plain = Spec { sequence_length: 30, ..spec(config, 2, precision) };
         let again = Spec { activation_checkpointing: true, ..plain.clone() };
         assert_eq!(plain.digest("", "", ""), again.digest("", "", ""));
