@@ -18,6 +18,7 @@ PACKAGES = [
     "peft==0.21.2",
     "trl==1.16.0",
     "bitsandbytes==0.50.2",
+    "torchao==0.18.0",
     "gguf==0.19.0",
     "sentencepiece==0.2.3",
     "tensorboard==2.21.0",
