@@ -8,6 +8,7 @@
 mod field;
 mod grpc;
 mod halving;
+mod objectives;
 mod plot;
 mod runner;
 mod sampler;
@@ -16,6 +17,8 @@ mod space;
 mod validate;
 
 pub(crate) use grpc::Handlers;
+#[cfg(test)]
+pub(crate) use objectives::objectives;
 pub(crate) use runner::StudyRunner;
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Rule {
     }
 
     /// What figures call its part of a reward.
-    fn figure(&self) -> &'static str {
+    pub(crate) fn figure(&self) -> &'static str {
         match self {
             Self::ExactMatch => "reward_exact_match",
             Self::NumericMatch => "reward_numeric_match",

@@ -84,6 +84,10 @@ async fn a_job_learns_to_follow_a_rule_and_ends_with_the_same_bytes_however_ofte
     assert!(last > first + 0.5, "{first} and then {last}: {points:?}");
     let validated = points.last().unwrap();
     assert_eq!(validated.metrics["validation_loss"], -validated.metrics["validation_reward"]);
+    let measured = validated.metrics.keys().filter(|name| name.starts_with("validation_"));
+    let mut known = crate::study::objectives(job.spec.as_ref().and_then(|spec| spec.method.as_ref()));
+    known.sort();
+    assert_eq!(measured.cloned().collect::<Vec<_>>(), known, "what a study may compare is what is measured");
     let manifest = world.artifacts.manifest(&world.result("undisturbed").await).await.unwrap();
     assert_eq!(manifest.parents, [rows, base]);
 
