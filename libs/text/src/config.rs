@@ -1,8 +1,8 @@
 //! tokenizer_config.json, as `transformers` reads it beside tokenizer.json.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use crate::{ChatTemplate, Tokenizer};
+use crate::{ChatTemplate, Error, Tokenizer};
 
 /// The file's bytes. The template, where there is one, also belongs beside it as chat_template.jinja, which newer readers prefer.
 #[must_use]
@@ -29,6 +29,22 @@ pub fn tokenizer_config(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, 
     bytes
 }
 
+/// The file's bytes of a directory that names its special tokens in special_tokens_map.json, as older ones do. As in `transformers`, that file
+/// is not read where tokenizer_config.json has `added_tokens_decoder`, and else its tokens count.
+///
+/// # Errors
+/// One of them is no JSON object.
+pub fn with_special_tokens(tokenizer_config: Option<&[u8]>, special_tokens_map: &[u8]) -> Result<Vec<u8>, Error> {
+    let read = |file: &str, bytes: &[u8]| -> Result<Map<String, Value>, Error> {
+        serde_json::from_slice(bytes).map_err(|error| Error::Tokenizer(format!("{file} beside it: {error}")))
+    };
+    let mut config = tokenizer_config.map_or(Ok(Map::new()), |bytes| read("tokenizer_config.json", bytes))?;
+    if !config.contains_key("added_tokens_decoder") {
+        config.extend(read("special_tokens_map.json", special_tokens_map)?);
+    }
+    Ok(format!("{:#}\n", Value::Object(config)).into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +58,20 @@ mod tests {
         assert_eq!(config["eos_token"], "<|endoftext|>");
         assert_eq!(config["model_max_length"], 256);
         assert_eq!(config["chat_template"], crate::PLAIN_TEMPLATE);
+    }
+
+    #[test]
+    fn special_tokens_of_older_directories_come_from_a_file_of_their_own() {
+        let map = br#"{"eos_token": {"content": "</s>", "lstrip": false}, "mask_token": "<hide>"}"#;
+        let with = |config: Option<&[u8]>| -> Value {
+            serde_json::from_slice(&with_special_tokens(config, map).unwrap()).unwrap()
+        };
+        let older = with(Some(br#"{"model_max_length": 8, "eos_token": "<end>"}"#));
+        assert_eq!((&older["model_max_length"], &older["eos_token"]["content"]), (&json!(8), &json!("</s>")));
+        assert_eq!(with(None)["mask_token"], "<hide>");
+        let newer = with(Some(br#"{"added_tokens_decoder": {}, "eos_token": "<end>"}"#));
+        assert_eq!((&newer["eos_token"], &newer["mask_token"]), (&json!("<end>"), &Value::Null));
+        let error = with_special_tokens(None, b"[]").unwrap_err().to_string();
+        assert!(error.contains("special_tokens_map.json"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ mod supervised;
 mod tokenizer;
 
 pub use chat::{ChatFormat, ChatTemplate, Message, PLAIN_TEMPLATE, Rendered};
-pub use config::tokenizer_config;
+pub use config::{tokenizer_config, with_special_tokens};
 pub use error::Error;
 pub use gguf::GgufVocabulary;
 pub use masking::Masking;
