@@ -1,10 +1,16 @@
-//! docs/training.md holds the reference of TrainingSpec as the proto file has it; `TIDEMILL_UPDATE_DOCS=1` writes it anew.
+//! docs/training.md holds the reference of what can be asked for as the proto files have it; `TIDEMILL_UPDATE_DOCS=1` writes it anew.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::path::Path;
 
-const BEGIN: &str = "<!-- reference: made from proto/tidemill/type/v1/training_spec.proto -->\n";
+use prost_reflect::{FieldDescriptor, Value};
+
+/// `google.api.FieldBehavior`: fields that the server sets.
+const OUTPUT_ONLY: i32 = 3;
+const IDENTIFIER: i32 = 8;
+
+const BEGIN: &str = "<!-- reference: made from the proto files -->\n";
 const END: &str = "<!-- end of the reference -->\n";
 
 #[test]
@@ -13,7 +19,7 @@ fn the_reference_of_training_is_that_of_its_proto() {
     let text = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("the mark at the begin of the reference");
     let (found, after) = rest.split_once(END).expect("the mark at the end of the reference");
-    let made = reference("tidemill.type.v1.TrainingSpec");
+    let made = reference(&["tidemill.type.v1.TrainingSpec", "tidemill.training.v1.Study"]);
     if std::env::var_os("TIDEMILL_UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{before}{BEGIN}{made}{END}{after}")).unwrap();
         return;
@@ -24,23 +30,25 @@ fn the_reference_of_training_is_that_of_its_proto() {
     );
 }
 
-/// A table for a message and for each that it holds.
-fn reference(root: &str) -> String {
+/// A table for each root and each message that it holds, with the fields that a caller may set; those of others are known elsewhere.
+fn reference(roots: &[&str]) -> String {
     let pool = tidemill_proto::pool();
-    let (mut seen, mut waiting) = (BTreeSet::new(), VecDeque::from([root.to_owned()]));
+    let (mut seen, mut waiting) = (BTreeSet::new(), VecDeque::from_iter(roots.iter().map(|root| (*root).to_owned())));
     let mut out = String::new();
     while let Some(name) = waiting.pop_front() {
-        if !seen.insert(name.clone()) {
+        if !name.starts_with("tidemill.") || !seen.insert(name.clone()) {
             continue;
         }
         let message = pool.get_message_by_name(&name).expect("a message that a field names");
         let comment = comment(message.parent_file().file_descriptor_proto(), message.path());
         let _ =
             write!(out, "\n### {}\n\n{comment}\n\n| field | type | meaning |\n| --- | --- | --- |\n", message.name());
-        for field in message.fields() {
+        for field in message.fields().filter(settable) {
             let kind = field.kind();
             let (mut of, mut choices) = (format!("{kind:?}").to_lowercase(), String::new());
-            if let Some(inner) = kind.as_message() {
+            if field.is_map() {
+                of = "map".to_owned();
+            } else if let Some(inner) = kind.as_message() {
                 waiting.push_back(inner.full_name().to_owned());
                 of = inner.name().to_owned();
             } else if let Some(inner) = kind.as_enum() {
@@ -59,6 +67,15 @@ fn reference(root: &str) -> String {
         }
     }
     out + "\n"
+}
+
+fn settable(field: &FieldDescriptor) -> bool {
+    let behavior = tidemill_proto::pool().get_extension_by_name("google.api.field_behavior");
+    let behavior = behavior.expect("the pool holds what our files import");
+    let options = field.options();
+    let values = options.get_extension(&behavior);
+    let ours = |value: &Value| matches!(value.as_enum_number(), Some(OUTPUT_ONLY | IDENTIFIER));
+    !values.as_list().is_some_and(|values| values.iter().any(ours))
 }
 
 /// The comment before a part of a file, as one line.
