@@ -52,7 +52,7 @@ fn study(spec: TrainingSpec, prepared: &str) -> Study {
     };
     Study {
         training_job: Some(TrainingJob {
-            spec: Some(TrainingSpec { validate_every_steps: 10, ..spec }),
+            spec: Some(TrainingSpec { steps: 160, validate_every_steps: 10, ..spec }),
             dataset_digest: prepared.to_owned(),
             model: "models/study".to_owned(),
             ..TrainingJob::default()

@@ -48,7 +48,7 @@ mod tests {
         let (exact, json) = (Rule::ExactMatch(ExactMatch {}), Rule::Json(Json {}));
         let common = ["loss", "reward", "completion_length", "completion_clipped_ratio"];
         let named = |names: &[&str]| names.iter().map(|name| format!("validation_{name}")).collect::<Vec<_>>();
-        assert_eq!(rewarded(&[json.clone()]), named(&common));
+        assert_eq!(rewarded(std::slice::from_ref(&json)), named(&common));
         let each = named(&[&common[..], &["reward_json", "reward_exact_match"]].concat());
         assert_eq!(rewarded(&[json.clone(), exact, json]), each);
     }
