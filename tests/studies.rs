@@ -52,7 +52,7 @@ fn study(spec: TrainingSpec, prepared: &str) -> Study {
     };
     Study {
         training_job: Some(TrainingJob {
-            spec: Some(TrainingSpec { steps: 160, validate_every_steps: 10, ..spec }),
+            spec: Some(TrainingSpec { steps: 600, validate_every_steps: 50, ..spec }),
             dataset_digest: prepared.to_owned(),
             model: "models/study".to_owned(),
             ..TrainingJob::default()
@@ -62,7 +62,7 @@ fn study(spec: TrainingSpec, prepared: &str) -> Study {
         parallel_trials: 2,
         seed: 3,
         algorithm: Some(Algorithm::TreeParzenEstimator(training::TreeParzenEstimator { startup_trials: 3 })),
-        successive_halving: Some(training::SuccessiveHalving { reduction_factor: 2, min_steps: 20 }),
+        successive_halving: Some(training::SuccessiveHalving { reduction_factor: 2, min_steps: 50 }),
         ..Study::default()
     }
 }
@@ -77,7 +77,7 @@ async fn harry(
     let begun = std::time::Instant::now();
     let mut met = BTreeSet::new();
     loop {
-        ensure!(begun.elapsed() < 3 * PATIENCE, "the study did not end under {} kills", met.len());
+        ensure!(begun.elapsed() < 8 * PATIENCE, "the study did not end under {} kills", met.len());
         let Ok(study) = get(&clients, "harried").await else { continue };
         if ended(study.clone()).is_some() {
             return Ok((daemon, clients, met.len()));
