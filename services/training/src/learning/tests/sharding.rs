@@ -43,7 +43,6 @@ fn spread_weights_learn_what_whole_ones_do() {
     let low = Spec { precision: Precision::Bfloat16, ..plain(llama()) };
     let eight = Spec { optimizer: Optimizer { int8: true, ..low.optimizer }, ..plain(llama()) };
     let muon = Spec { muon: Some(0.95), ema_decay: 0.9, z_loss: 1e-4, ..plain(llama()) };
-    // Of three ranks two have three of a step's micro-batches, and one has two.
     for (name, base, bound) in
         [("gpt2", plain(gpt2()), 1e-6), ("muon", muon, 1e-4), ("bfloat16", low, 2e-3), ("8 bits", eight, 1e-3)]
     {
@@ -54,6 +53,7 @@ fn spread_weights_learn_what_whole_ones_do() {
                 assert_alike(&whole, own, bound, &format!("{name}, {shape:?}, rank {rank}"));
             }
         }
+        // Two of the three have three micro-batches, and one has two.
         let uneven = Spec { ranks: 8, accumulation: 1, batch_size: 1, full_sharding: true, ..base.clone() };
         let all = among(3, |world| reports(&mut begin(&uneven, None, world), 8));
         assert_alike(&whole, &all[2], bound, &format!("{name}, 8 micro-batches on 3 ranks"));
@@ -145,7 +145,7 @@ fn adapters_learn_beside_spread_weights_and_are_merged_into_whole_ones() {
 #[test]
 fn a_rank_keeps_its_part_of_weights_and_gradients_alone() {
     let size = 4;
-    let spec = spread(&Spec { config: llama(), ..spec(llama(), 1, Precision::Float32) }, (1, 2, size));
+    let spec = spread(&spec(llama(), 1, Precision::Float32), (1, 2, size));
     let kept = among(size, |world| {
         let mut trainer = begin(&spec, None, world);
         reports(&mut trainer, 2);
