@@ -37,8 +37,15 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
     let calm = begin(&clients, "calm", &spec, &prepared).await.unwrap();
     let calm = end(&clients, &calm).await.unwrap();
     let harried = begin(&clients, "harried", &spec, &prepared).await.unwrap();
-    let (kills, stops, most_lost) = harry(&clients, &harried).await.unwrap();
+    let signals = harry(&clients, &harried).await.unwrap();
     let harried = end(&clients, &harried).await.unwrap();
+    println!("{:<8} {:>8} {:>8} {:>6}", "signal", "at step", "saved", "lost");
+    for (signal, reached, saved) in &signals {
+        println!("{:<8} {reached:>8} {saved:>8} {:>6}", format!("{signal:?}"), (reached - saved).max(0));
+    }
+    let stopped = signals.iter().filter(|(signal, ..)| *signal == Signal::TERM);
+    let lost: Vec<i64> = stopped.map(|(_, reached, saved)| reached - saved).collect();
+    let (kills, stops, most_lost) = (signals.len() - lost.len(), lost.len(), lost.iter().copied().max().unwrap_or(0));
     println!(
         "kill -9 {kills}, SIGTERM {stops}, steps lost to a SIGTERM at most {most_lost}, restarts {}",
         harried.restart_count
@@ -55,11 +62,11 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
     sandbox.stop().await.unwrap();
 }
 
-/// Signals the worker at random steps; gives how often of each kind, and the most steps that a SIGTERM lost.
-async fn harry(clients: &Clients, name: &str) -> Result<(usize, usize, i64)> {
-    let (mut kills, mut stops, mut most_lost) = (0, 0, 0);
+/// Signals the worker at random steps; gives each signal, the step that was told last before it, and the newest checkpoint after it.
+async fn harry(clients: &Clients, name: &str) -> Result<Vec<(Signal, i64, i64)>> {
+    let mut signals = Vec::new();
     let (mut signalled, mut random) = (String::new(), 1u64);
-    while kills + stops < 2 * TIMES {
+    while signals.len() < 2 * TIMES {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // A worker that dies again and again without coming further is given up; so each comes further, by a random number of steps.
         // What is known when it begins was told by the one before.
@@ -77,24 +84,18 @@ async fn harry(clients: &Clients, name: &str) -> Result<(usize, usize, i64)> {
             break;
         }
         let Some(pid) = job.worker.parse().ok().and_then(Pid::from_raw) else { continue };
-        let signal = if (kills + stops) % 2 == 0 { Signal::KILL } else { Signal::TERM };
+        let signal = if signals.len() % 2 == 0 { Signal::KILL } else { Signal::TERM };
         // It may just have ended.
         if kill_process(pid, signal).is_err() {
             continue;
         }
-        if signal == Signal::KILL {
-            kills += 1;
-        } else {
-            stops += 1;
-            let reached = done(&job);
-            let gone = || kill_process(pid, Signal::CONT).is_err();
-            eventually("the end of the worker", async || gone().then_some(())).await?;
-            let saved = checkpoints(clients, name).await?.first().map_or(0, |checkpoint| checkpoint.step);
-            most_lost = most_lost.max(reached - saved);
-        }
+        let gone = || kill_process(pid, Signal::CONT).is_err();
+        eventually("the end of the worker", async || gone().then_some(())).await?;
+        let saved = checkpoints(clients, name).await?.first().map_or(0, |checkpoint| checkpoint.step);
+        signals.push((signal, done(&job), saved));
         signalled = job.worker;
     }
-    Ok((kills, stops, most_lost))
+    Ok(signals)
 }
 
 fn done(job: &TrainingJob) -> i64 {

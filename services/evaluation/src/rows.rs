@@ -42,8 +42,10 @@ impl Measured {
 pub(crate) struct Rows(Vec<Measured>);
 
 impl Rows {
-    /// Reads rows; one that the model cannot read is named.
-    pub(crate) fn read(documents: &[Document], supervisor: &Supervisor<'_>) -> Result<Self> {
+    /// Reads rows; one that the model cannot read is named. Of each answer of a pair `longest` tokens are measured, 0 for all: late tokens
+    /// are many, and tell little of which answer is the better one.
+    pub(crate) fn read(documents: &[Document], supervisor: &Supervisor<'_>, longest: usize) -> Result<Self> {
+        let longest = if longest == 0 { usize::MAX } else { longest };
         let read = |document: &Document| {
             let unfit = unfit(document.id);
             let lesson = lesson(document)?;
@@ -51,7 +53,9 @@ impl Rows {
                 Lesson::Conversation { .. } | Lesson::PromptCompletion { .. } => {
                     supervisor.sequence(&lesson).map(Measured::Answer)
                 }
-                Lesson::Preference { .. } => supervisor.pair(&lesson).map(Measured::Pair),
+                Lesson::Preference { .. } => {
+                    supervisor.pair(&lesson).map(|pair| Measured::Pair(pair.map(|answer| answer.first(longest))))
+                }
                 Lesson::Judged { label: false, .. } => Ok(Measured::Nothing),
                 Lesson::Judged { .. } => supervisor.judged(&lesson).map(|(answer, _)| Measured::Answer(answer)),
                 Lesson::Prompt { .. } => {

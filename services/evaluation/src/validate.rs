@@ -136,6 +136,9 @@ fn check_suite(suite: &SuiteSpec, wrong: &mut Wrong) {
     if suite.max_documents < 0 {
         add("max_documents", format!("{} is negative; use 0 for all", suite.max_documents));
     }
+    if suite.max_completion_length < 0 {
+        add("max_completion_length", format!("{} is negative; use 0 for all", suite.max_completion_length));
+    }
     if let Some(sampling) = &suite.sampling {
         check_sampling(sampling, add);
     }
@@ -174,6 +177,7 @@ mod tests {
             split: "exam".to_owned(),
             baselines: vec![1, 0, 7],
             max_documents: -1,
+            max_completion_length: -1,
             sampling: Some(SamplingParameters {
                 temperature: Some(2.5),
                 top_k: Some(-1),
@@ -186,12 +190,13 @@ mod tests {
         };
         let mut wrong = Wrong::new();
         check_suite(&suite, &mut wrong);
-        let fields: Vec<&str> = wrong.iter().map(|(field, _)| field.as_str()).take(9).collect();
+        let fields: Vec<&str> = wrong.iter().map(|(field, _)| field.as_str()).take(10).collect();
         let expected = [
             "suite.split",
             "suite.baselines[1]",
             "suite.baselines[2]",
             "suite.max_documents",
+            "suite.max_completion_length",
             "suite.sampling.temperature",
             "suite.sampling.top_k",
             "suite.sampling.top_p",
@@ -199,7 +204,7 @@ mod tests {
             "suite.sampling.stop",
         ];
         assert_eq!(fields, expected);
-        assert_eq!(wrong.len(), 18);
+        assert_eq!(wrong.len(), 19);
     }
 
     #[test]

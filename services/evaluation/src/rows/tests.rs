@@ -53,11 +53,15 @@ impl World {
     }
 
     fn read(&self, rows: &[serde_json::Value]) -> Result<Rows> {
+        self.read_first(0, rows)
+    }
+
+    fn read_first(&self, longest: usize, rows: &[serde_json::Value]) -> Result<Rows> {
         let document = |row: &serde_json::Value| {
             let text = row.to_string();
             Document { id: RecordId::of(text.as_bytes()), text }
         };
-        Rows::read(&rows.iter().map(document).collect::<Vec<_>>(), &self.supervisor())
+        Rows::read(&rows.iter().map(document).collect::<Vec<_>>(), &self.supervisor(), longest)
     }
 
     async fn metrics(&self, rows: &[serde_json::Value]) -> BTreeMap<String, f64> {
@@ -108,6 +112,29 @@ async fn figures_of_pairs_are_those_of_each_answer_alone() {
     for (name, expected) in expected {
         assert!((found[name] - expected).abs() < 1e-5, "{name}: {} {expected}", found[name]);
     }
+}
+
+#[tokio::test]
+async fn of_the_answers_of_pairs_only_the_first_tokens_are_measured() {
+    let world = World::new();
+    let rows: Vec<_> = (0..12).map(|i| pair("What is?", &"It is blue. ".repeat(1 + i % 3), "grey and grey")).collect();
+    let mut answers = Vec::new();
+    for row in &rows {
+        let [chosen, _] = world.supervisor().pair(&serde_json::from_value(row.clone()).unwrap()).unwrap();
+        let nats = world.naive(&chosen);
+        assert!(nats.len() > 3);
+        answers.extend_from_slice(&nats[..3]);
+    }
+    let read = world.read_first(3, &rows).unwrap();
+    let losses = read.score(&world.model, "m", |_| true).await.unwrap().unwrap();
+    assert!(losses.len() == 24 && losses.iter().all(|loss| loss.tokens == 3));
+    let found = read.metrics(&losses)["assistant_loss"];
+    assert!((found - mean(&answers)).abs() < 1e-5, "{found} {}", mean(&answers));
+
+    // Other answers are not cut.
+    let judged = json!({"prompt": "What is", "completion": " the sky? It is blue.", "label": true});
+    let [all, cut] = [0, 3].map(|longest| world.read_first(longest, std::slice::from_ref(&judged)).unwrap().tokens());
+    assert_eq!(all, cut);
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(super) async fn measure(
     let base = if suite.baselines.is_empty() { None } else { Some(base_of(artifacts, subject.model_digest()).await?) };
     let rows = match subject.sources() {
         Some(sources) => Rows::read_sources(held_out, &sources)?,
-        None => Rows::read(held_out, &subject.supervisor())?,
+        None => Rows::read(held_out, &subject.supervisor(), suite.max_completion_length.max(0) as usize)?,
     };
     if rows.tokens() == 0 {
         return Err(Error::NoAnswers { split: suite.split.clone(), digest: dataset.clone() });

@@ -42,6 +42,7 @@ pub(super) fn check_suite(suite: &SuiteSpec, split: Option<&Split>, wrong: &mut 
         check_sampling(sampling, wrong);
     }
     wrong.count("evaluation.max_documents", suite.max_documents.into());
+    wrong.count("evaluation.max_completion_length", suite.max_completion_length.into());
 }
 
 fn check_sampling(sampling: &SamplingParameters, wrong: &mut Wrong) {
