@@ -94,7 +94,7 @@ impl Bert {
             x_btc = match &laid {
                 Some(laid) => {
                     let own = block.share();
-                    laid.through(number, &x_btc, move |x, attention| own.apply(x, attention))?
+                    laid.through(number, [&x_btc], move |[x], attention| own.apply(x, attention))?
                 }
                 None => block.apply(&x_btc, attention)?,
             };

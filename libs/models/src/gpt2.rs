@@ -64,7 +64,7 @@ impl Gpt2 {
             x_btc = match &laid {
                 Some(laid) => {
                     let own = block.share();
-                    laid.through(number, &x_btc, move |x, attention| own.apply(x, attention))?
+                    laid.through(number, [&x_btc], move |[x], attention| own.apply(x, attention))?
                 }
                 None => block.apply(&x_btc, attention)?,
             };

@@ -74,7 +74,7 @@ impl Llama {
             x_btc = match &laid {
                 Some(laid) => {
                     let (own, cosines, sines) = (block.share(), cosines.shallow_clone(), sines.shallow_clone());
-                    laid.through(number, &x_btc, move |x, attention| own.apply(x, (&cosines, &sines), attention))?
+                    laid.through(number, [&x_btc], move |[x], attention| own.apply(x, (&cosines, &sines), attention))?
                 }
                 None => block.apply(&x_btc, (&cosines, &sines), attention)?,
             };

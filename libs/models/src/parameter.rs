@@ -42,9 +42,14 @@ impl Parameter {
         TABLES.iter().any(|part| self.name.contains(part))
     }
 
-    /// The number of the block that it belongs to, if it does to one.
+    /// The number of the block that it belongs to, if it does to one. The blocks of an encoder are even and those of a decoder odd where a
+    /// model has both; what all of them use belongs to none, though a checkpoint keeps it in the first.
     pub fn block(&self) -> Option<usize> {
-        self.name.split('.').find_map(|part| part.parse().ok())
+        let number: usize = self.name.split('.').find_map(|part| part.parse().ok()).filter(|_| !self.is_embedding())?;
+        Some(match self.name.split_once(".block.") {
+            Some((stack, _)) => 2 * number + usize::from(stack == "decoder"),
+            None => number,
+        })
     }
 
     /// Runs of rows that are matrices of their own.

@@ -1,4 +1,4 @@
-//! Blocks of which only the input is kept while training, and which run again for their gradients.
+//! Blocks of which only the inputs are kept while training, and which run again for their gradients.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -28,61 +28,78 @@ pub(crate) struct Again {
 
 /// How the sequences of a whole pass are laid, kept until its gradients are made.
 pub(crate) struct Laid {
-    how: How,
+    layout: Layout,
     again: Again,
 }
 
-enum How {
+/// How sequences lie that are read whole.
+pub(crate) enum Layout {
     Full,
     Documents(Documents),
+}
+
+impl Layout {
+    /// Nothing where a cache is read.
+    pub(crate) fn of(attention: &Attention<'_>) -> Option<Self> {
+        match attention {
+            Attention::Full => Some(Self::Full),
+            Attention::Documents(documents) => Some(Self::Documents(documents.share())),
+            Attention::Cached(_) => None,
+        }
+    }
+
+    pub(crate) fn attention(&self) -> Attention<'_> {
+        match self {
+            Self::Full => Attention::Full,
+            Self::Documents(documents) => Attention::Documents(documents),
+        }
+    }
 }
 
 impl Laid {
     /// Nothing where blocks do not run again, or a cache is read: that is never learned from.
     pub(crate) fn of(attention: &Attention<'_>, again: Option<&Again>) -> Result<Option<Self>> {
         let Some(again) = again else { return Ok(None) };
-        let how = match attention {
-            Attention::Full => How::Full,
-            Attention::Documents(documents) => How::Documents(documents.share()),
-            Attention::Cached(_) if again.around.is_some() => {
-                return Err(Error::Unsupported("a model that is spread over ranks writes no text".to_owned()));
+        match Layout::of(attention) {
+            Some(layout) => Ok(Some(Self { layout, again: again.clone() })),
+            None if again.around.is_some() => {
+                Err(Error::Unsupported("a model that is spread over ranks writes no text".to_owned()))
             }
-            Attention::Cached(_) => return Ok(None),
-        };
-        Ok(Some(Self { how, again: again.clone() }))
+            None => Ok(None),
+        }
     }
 
-    /// What the block of a number makes of `x`; `block` holds all that it computes with, and runs again for gradients.
-    pub(crate) fn through<B>(&self, number: usize, x: &Tensor, block: B) -> Result<Tensor>
+    /// What the block of a number makes of `inputs`; `block` holds all else that it computes with, and runs again for gradients.
+    pub(crate) fn through<const N: usize, B>(&self, number: usize, inputs: [&Tensor; N], block: B) -> Result<Tensor>
     where
-        B: Fn(&Tensor, &mut Attention<'_>) -> Result<Tensor> + Send + 'static,
+        B: Fn(&[Tensor; N], &mut Attention<'_>) -> Result<Tensor> + Send + 'static,
     {
-        let how = match &self.how {
-            How::Full => How::Full,
-            How::Documents(documents) => How::Documents(documents.share()),
+        let layout = match &self.layout {
+            Layout::Full => Layout::Full,
+            Layout::Documents(documents) => Layout::Documents(documents.share()),
         };
-        Ok(recompute(x, Run { number, how, around: self.again.around.clone(), block })?)
+        Ok(recompute(&inputs, Run { number, layout, around: self.again.around.clone(), block })?)
     }
 }
 
 /// A block in one pass.
-struct Run<B> {
+struct Run<const N: usize, B> {
     number: usize,
-    how: How,
+    layout: Layout,
     around: Option<Arc<dyn Around>>,
     block: B,
 }
 
-impl<B: Fn(&Tensor, &mut Attention<'_>) -> Result<Tensor> + Send> Part for Run<B> {
-    fn run(&self, x: &Tensor) -> TorchResult<Tensor> {
+impl<const N: usize, B> Part for Run<N, B>
+where
+    B: Fn(&[Tensor; N], &mut Attention<'_>) -> Result<Tensor> + Send,
+{
+    fn run(&self, xs: &[Tensor]) -> TorchResult<Tensor> {
         if let Some(around) = &self.around {
             around.enter(self.number)?;
         }
-        let mut attention = match &self.how {
-            How::Full => Attention::Full,
-            How::Documents(documents) => Attention::Documents(documents),
-        };
-        (self.block)(x, &mut attention).map_err(|error| match error {
+        let xs = xs.try_into().expect("as many inputs come back as were given");
+        (self.block)(xs, &mut self.layout.attention()).map_err(|error| match error {
             Error::Torch(error) => error,
             other => TorchError::Shim(other.to_string()),
         })

@@ -13,6 +13,7 @@ use crate::{
     builder::{Builder, Initial},
     linear::Linear,
     norm::RmsNorm,
+    recompute::{Again, Laid, Layout},
 };
 use positions::Distances;
 
@@ -31,13 +32,14 @@ struct Stack {
     blocks: Vec<Block>,
     norm: RmsNorm,
     distances: Distances,
-    heads: i64,
-    activation: Activation,
-    causal: bool,
 }
 
 #[derive(Debug)]
 struct Block {
+    layer: usize,
+    heads: i64,
+    causal: bool,
+    activation: Activation,
     attention_norm: RmsNorm,
     qkv: Linear,
     output: Linear,
@@ -81,9 +83,15 @@ impl T5 {
     }
 
     /// The encoder's states of a source: ids [b,s] -> [b,s,c].
-    pub(crate) fn encode(&self, ids_bs: &Tensor, attention: &mut Attention<'_>) -> Result<Tensor> {
+    /// `again`: blocks keep their inputs alone for a backward pass.
+    pub(crate) fn encode(
+        &self,
+        ids_bs: &Tensor,
+        attention: &mut Attention<'_>,
+        again: Option<&Again>,
+    ) -> Result<Tensor> {
         let x_bsc = Tensor::f_embedding(&self.embedding_vc, ids_bs, -1, false, false)?;
-        self.encoder.run(x_bsc, attention, None)
+        self.encoder.run(x_bsc, attention, None, again)
     }
 
     /// The decoder's states: ids [b,t] -> [b,t,c], ready for the head.
@@ -92,9 +100,10 @@ impl T5 {
         ids_bt: &Tensor,
         attention: &mut Attention<'_>,
         encoded: Encoded<'_>,
+        again: Option<&Again>,
     ) -> Result<Tensor> {
         let x_btc = Tensor::f_embedding(&self.embedding_vc, ids_bt, -1, false, false)?;
-        Ok(self.decoder.run(x_btc, attention, Some(&encoded))?.f_mul_scalar(self.scale)?)
+        Ok(self.decoder.run(x_btc, attention, Some(&encoded), again)?.f_mul_scalar(self.scale)?)
     }
 
     pub(crate) fn head(&self) -> &Tensor {
@@ -111,7 +120,7 @@ impl Stack {
         let causal = name == "decoder";
         let distances = Distances::new(builder, config, name, !causal, device)?;
         let blocks = (0..layers)
-            .map(|layer| Block::new(builder, config, &format!("{name}.block.{layer}"), causal))
+            .map(|layer| Block::new(builder, config, &format!("{name}.block.{layer}"), layer as usize, causal))
             .collect::<Result<_>>()?;
         let norm = RmsNorm::new(
             builder,
@@ -119,29 +128,24 @@ impl Stack {
             config.d_model,
             config.layer_norm_epsilon,
         )?;
-        Ok(Self { blocks, norm, distances, heads: config.num_heads, activation: config.activation, causal })
+        Ok(Self { blocks, norm, distances })
     }
 
-    fn run(&self, mut x_btc: Tensor, attention: &mut Attention<'_>, encoded: Option<&Encoded<'_>>) -> Result<Tensor> {
-        let pattern = Pattern { causal: self.causal, window: None, scale: Some(1.0), bias: Some(&self.distances) };
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let qkv = block.qkv.apply(&block.attention_norm.apply(&x_btc)?)?;
-            let (q, k, v) = ops::split_qkv(&qkv, None, self.heads, self.heads)?;
-            let mixed = attention.attend(layer, &q, &k, &v, pattern)?;
-            x_btc = x_btc.f_add(&block.output.apply(&mixed)?)?;
-            if let (Some(cross), Some(encoded)) = (&block.cross, encoded) {
-                let added = cross.apply(&cross.norm.apply(&x_btc)?, attention, encoded, self.heads)?;
-                x_btc = x_btc.f_add(&added)?;
-            }
-            let inner = block.up.apply(&block.mlp_norm.apply(&x_btc)?)?;
-            let inner = match block.gated {
-                true => {
-                    let halves = inner.f_chunk(2, -1)?;
-                    self.activation.apply(&halves[0])?.f_mul(&halves[1])?
-                }
-                false => self.activation.apply(&inner)?,
+    fn run(
+        &self,
+        mut x_btc: Tensor,
+        attention: &mut Attention<'_>,
+        encoded: Option<&Encoded<'_>>,
+        again: Option<&Again>,
+    ) -> Result<Tensor> {
+        let laid = Laid::of(attention, again)?;
+        for block in &self.blocks {
+            // A handle for each block, so that what a block adds to the table's gradient is one number, however often it reads it.
+            let distances = self.distances.with(self.distances.table().f_alias()?);
+            x_btc = match &laid {
+                Some(laid) => block.again(laid, &x_btc, distances, encoded)?,
+                None => block.apply(&x_btc, attention, &distances, encoded)?,
             };
-            x_btc = x_btc.f_add(&block.down.apply(&inner)?)?;
         }
         self.norm.apply(&x_btc)
     }
@@ -157,9 +161,87 @@ impl Cross {
         let pattern = Pattern { scale: Some(1.0), ..Pattern::ALL };
         self.output.apply(&attention.look(&q, (&k, &v), encoded.attention, pattern)?)
     }
+
+    /// The same, by other handles of its tensors.
+    fn share(&self) -> Self {
+        Self {
+            norm: self.norm.share(),
+            query: self.query.share(),
+            key_value: self.key_value.share(),
+            output: self.output.share(),
+        }
+    }
 }
 
 impl Block {
+    /// [b,t,c] -> [b,t,c].
+    fn apply(
+        &self,
+        x_btc: &Tensor,
+        attention: &mut Attention<'_>,
+        distances: &Distances,
+        encoded: Option<&Encoded<'_>>,
+    ) -> Result<Tensor> {
+        let pattern = Pattern { causal: self.causal, window: None, scale: Some(1.0), bias: Some(distances) };
+        let qkv = self.qkv.apply(&self.attention_norm.apply(x_btc)?)?;
+        let (q, k, v) = ops::split_qkv(&qkv, None, self.heads, self.heads)?;
+        let mixed = attention.attend(self.layer, &q, &k, &v, pattern)?;
+        let mut x_btc = x_btc.f_add(&self.output.apply(&mixed)?)?;
+        if let (Some(cross), Some(encoded)) = (&self.cross, encoded) {
+            let added = cross.apply(&cross.norm.apply(&x_btc)?, attention, encoded, self.heads)?;
+            x_btc = x_btc.f_add(&added)?;
+        }
+        let inner = self.up.apply(&self.mlp_norm.apply(&x_btc)?)?;
+        let inner = match self.gated {
+            true => {
+                let halves = inner.f_chunk(2, -1)?;
+                self.activation.apply(&halves[0])?.f_mul(&halves[1])?
+            }
+            false => self.activation.apply(&inner)?,
+        };
+        Ok(x_btc.f_add(&self.down.apply(&inner)?)?)
+    }
+
+    /// As [`Self::apply`], keeping the inputs alone: gradients also reach the table of distances and the encoder's states.
+    fn again(
+        &self,
+        laid: &Laid,
+        x_btc: &Tensor,
+        distances: Distances,
+        encoded: Option<&Encoded<'_>>,
+    ) -> Result<Tensor> {
+        let (own, number, table) = (self.share(), self.number(), distances.table().shallow_clone());
+        let Some(Encoded { states_bsc, attention }) = encoded else {
+            return laid.through(number, [x_btc, &table], move |[x_btc, table], attention| {
+                own.apply(x_btc, attention, &distances.with(table.shallow_clone()), None)
+            });
+        };
+        let source = Layout::of(attention).expect("no source is read from a cache");
+        laid.through(number, [x_btc, &table, states_bsc], move |[x_btc, table, states_bsc], attention| {
+            let encoded = Encoded { states_bsc, attention: &source.attention() };
+            own.apply(x_btc, attention, &distances.with(table.shallow_clone()), Some(&encoded))
+        })
+    }
+
+    /// As `Parameter::block` has it.
+    fn number(&self) -> usize {
+        2 * self.layer + usize::from(self.cross.is_some())
+    }
+
+    /// The same block, by other handles of its tensors.
+    fn share(&self) -> Self {
+        Self {
+            attention_norm: self.attention_norm.share(),
+            qkv: self.qkv.share(),
+            output: self.output.share(),
+            cross: self.cross.as_ref().map(Cross::share),
+            mlp_norm: self.mlp_norm.share(),
+            up: self.up.share(),
+            down: self.down.share(),
+            ..*self
+        }
+    }
+
     fn linears(&mut self) -> Vec<&mut Linear> {
         let mut all = vec![&mut self.qkv, &mut self.output];
         if let Some(cross) = &mut self.cross {
@@ -169,7 +251,7 @@ impl Block {
         all
     }
 
-    fn new(builder: &mut Builder, config: &T5Config, name: &str, decoder: bool) -> Result<Self> {
+    fn new(builder: &mut Builder, config: &T5Config, name: &str, layer: usize, decoder: bool) -> Result<Self> {
         let (c, i) = (config.d_model, config.d_ff);
         let (inner, epsilon) = (config.num_heads * config.d_kv, config.layer_norm_epsilon);
         let factor = config.initializer_factor;
@@ -208,6 +290,20 @@ impl Block {
             false => builder.linear(format!("{mlp}.wi"), i, c, by_root(c), false)?,
         };
         let down = builder.linear(format!("{mlp}.wo"), c, i, by_root(i), false)?;
-        Ok(Self { attention_norm, qkv, output, cross, mlp_norm, up, gated: config.gated, down })
+        let (heads, gated, activation) = (config.num_heads, config.gated, config.activation);
+        Ok(Self {
+            layer,
+            heads,
+            causal: decoder,
+            activation,
+            attention_norm,
+            qkv,
+            output,
+            cross,
+            mlp_norm,
+            up,
+            gated,
+            down,
+        })
     }
 }

@@ -10,7 +10,8 @@ use crate::{Error, Result};
 pub(crate) type RawTensor = *mut c_void;
 
 /// What the shim calls: `data`, an input, a place for the output, and one of some bytes for text; 0 is success.
-pub(crate) type Body = unsafe extern "C" fn(*mut c_void, RawTensor, *mut RawTensor, *mut c_char, i64) -> i32;
+pub(crate) type Body =
+    unsafe extern "C" fn(*mut c_void, *const RawTensor, i64, *mut RawTensor, *mut c_char, i64) -> i32;
 
 /// The same for a call that gives no tensor.
 pub(crate) type Leave = unsafe extern "C" fn(*mut c_void, *mut c_char, i64) -> i32;
@@ -76,7 +77,8 @@ unsafe extern "C" {
         out: *mut RawTensor,
     ) -> *mut c_char;
     pub(crate) fn tm_recompute(
-        x: RawTensor,
+        xs: *const RawTensor,
+        count: i64,
         body: Body,
         leave: Leave,
         release: unsafe extern "C" fn(*mut c_void),

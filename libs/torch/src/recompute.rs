@@ -13,16 +13,16 @@ use crate::{
 
 /// A part of a network that can run again.
 pub trait Part: Send {
-    /// What it makes of `x`. Everything that it computes with but `x` must be its own or a parameter: no gradient reaches other inputs.
-    fn run(&self, x: &Tensor) -> Result<Tensor>;
+    /// What it makes of its inputs. Everything else that it computes with must be its own or a parameter: no gradient reaches other tensors.
+    fn run(&self, xs: &[Tensor]) -> Result<Tensor>;
 
     /// Follows each run, and where there is one the backward pass through it: what the run brought together may be let go.
     fn leave(&self) -> Result<()>;
 }
 
-impl<F: Fn(&Tensor) -> Result<Tensor> + Send> Part for F {
-    fn run(&self, x: &Tensor) -> Result<Tensor> {
-        self(x)
+impl<F: Fn(&[Tensor]) -> Result<Tensor> + Send> Part for F {
+    fn run(&self, xs: &[Tensor]) -> Result<Tensor> {
+        self(xs)
     }
 
     fn leave(&self) -> Result<()> {
@@ -30,29 +30,36 @@ impl<F: Fn(&Tensor) -> Result<Tensor> + Send> Part for F {
     }
 }
 
-/// What `part` makes of `x`, keeping `x` alone: a backward pass runs `part` again, with the random draws and the precision that it had, and
-/// goes on through it to `x` and to the parameters inside. The numbers are those of a plain run, bit by bit.
-pub fn recompute(x: &Tensor, part: impl Part + 'static) -> Result<Tensor> {
+/// What `part` makes of one or more inputs, keeping these alone: a backward pass runs `part` again, with the random draws and the precision
+/// that it had, and goes on through it to the inputs and to the parameters inside. The numbers are those of a plain run, bit by bit.
+pub fn recompute(xs: &[&Tensor], part: impl Part + 'static) -> Result<Tensor> {
+    let inputs: Vec<RawTensor> = xs.iter().map(|x| ffi::raw(x)).collect();
     let part: Box<Box<dyn Part>> = Box::new(Box::new(part));
     let data = Box::into_raw(part).cast();
     let mut out = ptr::null_mut();
-    // SAFETY: `x` outlives the call; `data` is a Part that nobody else holds, which the shim gives back to `release` once, after the last
+    // SAFETY: the inputs outlive the call; `data` is a Part that nobody else holds, which the shim gives back to `release` once, after the last
     // `call` and `leave`, on success and on failure; one thread at a time calls it, and it may be any (Part: Send); `out` is written on
     // success only.
-    ffi::check(unsafe { ffi::tm_recompute(ffi::raw(x), call, leave, release, data, &raw mut out) })?;
+    ffi::check(unsafe {
+        ffi::tm_recompute(inputs.as_ptr(), inputs.len() as i64, call, leave, release, data, &raw mut out)
+    })?;
     Ok(ffi::adopt(out))
 }
 
 unsafe extern "C" fn call(
     data: *mut c_void,
-    x: RawTensor,
+    xs: *const RawTensor,
+    count: i64,
     out: *mut RawTensor,
     message: *mut c_char,
     room: i64,
 ) -> i32 {
-    // SAFETY: `data` is what `recompute` handed over and `release` has not taken back; `x` is a tensor that lives through this call.
-    let (part, x) = unsafe { (&*data.cast::<Box<dyn Part>>(), Tensor::clone_from_ptr(x.cast())) };
-    match guarded(|| part.run(&x)) {
+    // SAFETY: `data` is what `recompute` handed over and `release` has not taken back; `xs` are so many tensors that live through this call.
+    let (part, xs) = unsafe {
+        let xs = std::slice::from_raw_parts(xs, count as usize);
+        (&*data.cast::<Box<dyn Part>>(), xs.iter().map(|x| Tensor::clone_from_ptr(x.cast())).collect::<Vec<_>>())
+    };
+    match guarded(|| part.run(&xs)) {
         Ok(y) => {
             // SAFETY: `out` is a place for one pointer; the tensor behind it is now the shim's.
             unsafe { *out = ffi::raw(&y) };
@@ -127,7 +134,7 @@ mod tests {
             for _ in 0..2 {
                 let own = weights.each_ref().map(Tensor::shallow_clone);
                 y = match again {
-                    true => recompute(&y, move |x: &Tensor| part(&own, x)).unwrap(),
+                    true => recompute(&[&y], move |xs: &[Tensor]| part(&own, &xs[0])).unwrap(),
                     false => part(&own, &y).unwrap(),
                 };
             }
@@ -174,9 +181,9 @@ mod tests {
         let x = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let held = Arc::new(());
         let own = held.clone();
-        let y = recompute(&x, move |x: &Tensor| {
+        let y = recompute(&[&x], move |xs: &[Tensor]| {
             let _held = &own;
-            Ok(x.f_square()?)
+            Ok(xs[0].f_square()?)
         })
         .unwrap();
         assert_eq!(Arc::strong_count(&held), 2);
@@ -187,11 +194,21 @@ mod tests {
     }
 
     #[test]
+    fn gradients_reach_each_input_that_needs_one() {
+        let of = |value: f64, needs: bool| Tensor::from(value).set_requires_grad(needs);
+        let [x, y, z] = [of(2.0, true), of(3.0, false), of(5.0, true)];
+        let product = |xs: &[Tensor]| Ok(xs[0].f_mul(&xs[1])?.f_mul(&xs[2])?.f_square()?);
+        recompute(&[&x, &y, &z], product).unwrap().backward();
+        assert_eq!((x.grad().double_value(&[]), z.grad().double_value(&[])), (900.0, 360.0));
+        assert!(!y.grad().defined());
+    }
+
+    #[test]
     fn errors_and_panics_of_a_part_are_errors_of_the_pass() {
         let x = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let failed = recompute(&x, |_: &Tensor| Err(Error::Shim("a reason".to_owned()))).unwrap_err().to_string();
+        let failed = recompute(&[&x], |_: &[Tensor]| Err(Error::Shim("a reason".to_owned()))).unwrap_err().to_string();
         assert_eq!(failed, "libtorch: a reason");
-        let panicked = recompute(&x, |_: &Tensor| -> Result<Tensor> { panic!("lost") }).unwrap_err().to_string();
+        let panicked = recompute(&[&x], |_: &[Tensor]| -> Result<Tensor> { panic!("lost") }).unwrap_err().to_string();
         assert!(panicked.contains("panicked"), "{panicked}");
     }
 }

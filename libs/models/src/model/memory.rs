@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Model, Network};
+use super::Model;
 use crate::{
     Error, Result,
     lora::Values,
@@ -30,26 +30,12 @@ impl Model {
 
     /// Makes each block keep its input alone for a backward pass, and run again there (arXiv 1604.06174): the same numbers, in less memory
     /// and more time. Nothing changes where no gradients are asked for.
-    ///
-    /// # Errors
-    /// The family's blocks cannot.
-    pub fn set_recomputing(&mut self, on: bool) -> Result<()> {
-        if on && matches!(self.network, Network::T5(_)) {
-            let text =
-                "t5: its blocks cannot run again, as they read two sequences; leave activation_checkpointing out";
-            return Err(Error::Unsupported(text.to_owned()));
-        }
+    pub fn set_recomputing(&mut self, on: bool) {
         self.recomputing = on.then(Again::default);
-        Ok(())
     }
 
     /// Runs blocks again as [`Model::set_recomputing`] does, and does something around each run of each block.
-    ///
-    /// # Errors
-    /// The family's blocks cannot run again.
-    pub fn set_around(&mut self, around: Arc<dyn Around>) -> Result<()> {
-        self.set_recomputing(true)?;
+    pub fn set_around(&mut self, around: Arc<dyn Around>) {
         self.recomputing = Some(Again { around: Some(around) });
-        Ok(())
     }
 }

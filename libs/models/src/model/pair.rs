@@ -28,7 +28,7 @@ impl Model {
     /// An encoder-decoder's states of a source: ids [b,s] -> [b,s,c].
     pub fn encode(&self, source_bs: &Tensor, mut attention: Attention<'_>) -> Result<Tensor> {
         attention.check(source_bs, self.config.context_length())?;
-        self.pair()?.encode(source_bs, &mut attention)
+        self.pair()?.encode(source_bs, &mut attention, self.recomputing.as_ref())
     }
 
     /// An encoder-decoder's logits of a text after its source was encoded: ids [b,t] -> [b,t,v]. Both are laid out the same way: whole
@@ -42,7 +42,8 @@ impl Model {
     ) -> Result<Tensor> {
         attention.check(ids_bt, self.config.context_length())?;
         let network = self.pair()?;
-        let x_btc = network.decode(ids_bt, &mut attention, Encoded { states_bsc, attention: &source })?;
+        let encoded = Encoded { states_bsc, attention: &source };
+        let x_btc = network.decode(ids_bt, &mut attention, encoded, self.recomputing.as_ref())?;
         if let Attention::Cached(cache) = attention {
             cache.advance(ids_bt.size()[1]);
         }
@@ -86,7 +87,8 @@ impl Model {
         let mut attention = Attention::Documents(text_documents);
         attention.check(texts, self.config.context_length())?;
         let source = Attention::Documents(source_documents);
-        self.pair()?.decode(texts, &mut attention, Encoded { states_bsc: &states_bsc, attention: &source })
+        let encoded = Encoded { states_bsc: &states_bsc, attention: &source };
+        self.pair()?.decode(texts, &mut attention, encoded, self.recomputing.as_ref())
     }
 }
 

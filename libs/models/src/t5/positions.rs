@@ -37,6 +37,16 @@ impl Distances {
         Ok(Self { table, buckets, farthest, both_ways, device })
     }
 
+    /// [buckets, h].
+    pub(super) fn table(&self) -> &Tensor {
+        &self.table
+    }
+
+    /// The same distances with the numbers of another handle of the table.
+    pub(super) fn with(&self, table: Tensor) -> Self {
+        Self { table, ..*self }
+    }
+
     /// The bucket of each distance from query to key.
     fn bucket(&self, distances: &Tensor) -> Result<Tensor> {
         let (buckets, offsets, distances) = match self.both_ways {

@@ -1,4 +1,4 @@
-// Activation checkpointing (arXiv 1604.06174): a part of a network of which only the input is kept, and which runs again for its gradients.
+// Activation checkpointing (arXiv 1604.06174): a part of a network of which only the inputs are kept, and which runs again for its gradients.
 #include "shim.h"
 
 #include <ATen/Context.h>
@@ -12,8 +12,8 @@
 
 extern "C" {
 
-// The caller's function: reads `x`, writes a new tensor to `out`, or text to `message` and returns 1.
-typedef int32_t (*tm_body)(void* data, TensorPtr x, TensorPtr* out, char* message, int64_t room);
+// The caller's function: reads `count` tensors, writes a new tensor to `out`, or text to `message` and returns 1.
+typedef int32_t (*tm_body)(void* data, const TensorPtr* xs, int64_t count, TensorPtr* out, char* message, int64_t room);
 // What follows a run and the backward pass through it; text to `message` and 1 where it failed.
 typedef int32_t (*tm_leave)(void* data, char* message, int64_t room);
 typedef void (*tm_release)(void* data);
@@ -92,12 +92,13 @@ struct Body : torch::CustomClassHolder {
       : call(call), leave(leave), release(release), data(data) {}
   ~Body() override { release(data); }
 
-  at::Tensor run(const at::Tensor& leaf, bool differentiate) const {
+  at::Tensor run(variable_list leaves, bool differentiate) const {
     at::AutoGradMode enabled(differentiate);
     TensorPtr out = nullptr;
     char message[1024] = "";
-    at::Tensor input = leaf;
-    bool failed = call(data, &input, &out, message, sizeof(message)) != 0;
+    std::vector<TensorPtr> inputs;
+    for (auto& leaf : leaves) inputs.push_back(&leaf);
+    bool failed = call(data, inputs.data(), inputs.size(), &out, message, sizeof(message)) != 0;
     std::unique_ptr<at::Tensor> made(out);
     TORCH_CHECK(!failed && made, message);
     return *made;
@@ -109,39 +110,50 @@ struct Body : torch::CustomClassHolder {
   }
 };
 
-at::Tensor leaf_of(const at::Tensor& x, bool needs_gradient) { return x.detach().requires_grad_(needs_gradient); }
+// Tensors of the same values that a graph begins with.
+variable_list leaves_of(const variable_list& xs, const std::vector<int64_t>& needs_gradient) {
+  variable_list leaves;
+  for (size_t i = 0; i < xs.size(); ++i) leaves.push_back(xs[i].detach().requires_grad_(needs_gradient[i] != 0));
+  return leaves;
+}
 
 struct Recompute : torch::autograd::Function<Recompute> {
-  // `anchor` needs a gradient, so that there is a backward pass even where `x` needs none and the parameters inside do.
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& /*anchor*/,
+  // `anchor` needs a gradient, so that there is a backward pass even where no input needs one and the parameters inside do.
+  static at::Tensor forward(AutogradContext* context, at::TensorList inputs, const at::Tensor& /*anchor*/,
                             const c10::intrusive_ptr<Body>& body) {
-    context->save_for_backward({x});
-    context->saved_data["needs"] = x.requires_grad();
+    variable_list xs = inputs.vec();
+    std::vector<int64_t> needs;
+    for (auto& x : xs) needs.push_back(x.requires_grad());
+    context->save_for_backward(xs);
+    context->saved_data["needs"] = needs;
     context->saved_data["body"] = c10::IValue::make_capsule(body);
-    context->saved_data["drawn"] = states(x);
+    context->saved_data["drawn"] = states(xs[0]);
     auto precision = Precision::now();
     context->saved_data["low"] = precision.low;
     context->saved_data["fp8"] = precision.fp8;
     context->saved_data["autocast"] = precision.autocast;
     // With gradients, which are let go at once: kernels are chosen by that, and both runs shall give the same numbers.
-    auto y = body->run(leaf_of(x, x.requires_grad()), true).detach();
+    auto y = body->run(leaves_of(xs, needs), true).detach();
     body->left();
     return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     auto& saved = context->saved_data;
-    auto leaf = leaf_of(context->get_saved_variables()[0], saved["needs"].toBool());
+    auto leaves = leaves_of(context->get_saved_variables(), saved["needs"].toIntVector());
     auto body = c10::static_intrusive_pointer_cast<Body>(saved["body"].toCapsule());
     at::Tensor y;
     {
       Precision then{saved["low"].toBool(), saved["fp8"].toBool(), saved["autocast"].toBool()};
-      Replay replay(leaf, saved["drawn"].toTensorVector(), then);
-      y = body->run(leaf, true);
+      Replay replay(leaves[0], saved["drawn"].toTensorVector(), then);
+      y = body->run(leaves, true);
     }
     if (y.requires_grad()) torch::autograd::backward({y}, {gradients[0]});
     body->left();
-    return {leaf.grad(), at::Tensor(), at::Tensor()};
+    variable_list all;
+    for (auto& leaf : leaves) all.push_back(leaf.grad());
+    all.insert(all.end(), {at::Tensor(), at::Tensor()});
+    return all;
   }
 };
 
@@ -150,18 +162,21 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 extern "C" {
 
-// What `body` makes of `x`; `data` is released when the last backward pass that may need it is over, or at once.
-char* tm_recompute(TensorPtr x, tm_body call, tm_leave leave, tm_release release, void* data, TensorPtr* out) {
+// What `body` makes of one or more inputs; `data` is released when the last backward pass that may need it is over, or at once.
+char* tm_recompute(const TensorPtr* xs, int64_t count, tm_body call, tm_leave leave, tm_release release, void* data,
+                   TensorPtr* out) {
   return guarded([&] {
     auto body = c10::make_intrusive<tidemill::Body>(call, leave, release, data);
+    auto inputs = gather(xs, count);
     if (!at::GradMode::is_enabled()) {
-      auto y = body->run(*x, false);
+      auto y = body->run(inputs, false);
       body->left();
       *out = new at::Tensor(y);
       return;
     }
     auto anchor = at::zeros({1}).requires_grad_(true);
-    *out = new at::Tensor(tidemill::Recompute::apply(*x, anchor, body));
+    at::TensorList list(inputs);
+    *out = new at::Tensor(tidemill::Recompute::apply(list, anchor, body));
   });
 }
 

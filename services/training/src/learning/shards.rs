@@ -52,7 +52,7 @@ impl Shards {
         }
         units.values().try_for_each(|unit| unit.let_go(&world))?;
         let shards = Arc::new(Self { world, owners, trained, units: Mutex::new(units) });
-        model.set_around(shards.clone())?;
+        model.set_around(shards.clone());
         Ok(shards)
     }
 

@@ -184,10 +184,6 @@ impl Spec {
             let text = "FULL is not for group_relative_policy_optimization, which writes texts with whole weights; use OPTIMIZER";
             return spec("sharding", text.to_owned());
         }
-        if self.full_sharding && matches!(self.config, Config::T5(_)) {
-            let text = "FULL is not for t5, whose blocks cannot run again; use OPTIMIZER".to_owned();
-            return spec("sharding", text);
-        }
         if self.distillation.is_some() && matches!(self.method, Method::SequenceToSequence { .. }) {
             return spec("distillation", "no teacher is followed by sequence_to_sequence: leave it out".to_owned());
         }

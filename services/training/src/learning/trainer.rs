@@ -163,7 +163,7 @@ impl Trainer {
         if let Some(lora) = &spec.lora {
             model.attach_adapter(lora, spec.seed)?;
         }
-        model.set_recomputing(spec.activation_checkpointing)?;
+        model.set_recomputing(spec.activation_checkpointing);
         let optimizer = Optimizer::new(&model, spec.optimizer, spec.muon, world.clone())?;
         let average = match spec.ema_decay > 0.0 {
             true => Some(Average::new(&model, spec.ema_decay, optimizer.owners().to_vec(), world.clone())?),

@@ -135,8 +135,8 @@ fn both_learn_and_a_resumed_run_ends_with_the_same_bytes() {
 fn the_loss_does_not_depend_on_how_a_step_is_cut() {
     tidemill_torch::process::set_threads(1);
     for (config, method) in [(bert(), GUESSING), (t5(), WRITING)] {
-        let losses = |batch_size, accumulation, ranks| {
-            let spec = Spec { batch_size, accumulation, ranks, ..spec_of(config.clone(), method) };
+        let losses = |batch_size, accumulation, ranks, full_sharding| {
+            let spec = Spec { batch_size, accumulation, ranks, full_sharding, ..spec_of(config.clone(), method) };
             let mut all = ranks::among(ranks, |world| {
                 let digest = spec.digest("sha256:data", "", "");
                 let mut trainer =
@@ -145,12 +145,32 @@ fn the_loss_does_not_depend_on_how_a_step_is_cut() {
             });
             all.remove(0)
         };
-        let whole = losses(8, 1, 1);
-        for (batch_size, accumulation, ranks) in [(4, 2, 1), (1, 8, 1), (4, 1, 2), (1, 4, 2)] {
-            for (one, other) in whole.iter().zip(losses(batch_size, accumulation, ranks)) {
+        let whole = losses(8, 1, 1, false);
+        let cuts =
+            [(4, 2, 1, false), (1, 8, 1, false), (4, 1, 2, false), (1, 4, 2, false), (4, 1, 2, true), (1, 2, 4, true)];
+        for (batch_size, accumulation, ranks, spread) in cuts {
+            for (one, other) in whole.iter().zip(losses(batch_size, accumulation, ranks, spread)) {
                 assert!((one.0 - other.0).abs() < 1e-6 * one.0.max(1.0) && one.1 == other.1, "{one:?} {other:?}");
             }
         }
+    }
+}
+
+#[test]
+fn blocks_that_run_again_learn_the_same_byte_by_byte() {
+    tidemill_torch::process::set_threads(1);
+    for (config, method) in [(bert(), GUESSING), (t5(), WRITING)] {
+        let [plain, again] = [false, true].map(|activation_checkpointing| {
+            let spec = Spec { activation_checkpointing, accumulation: 2, ..spec_of(config.clone(), method) };
+            let folder = tempfile::tempdir().unwrap();
+            let mut trainer = made(&spec);
+            for _ in 0..6 {
+                trainer.step().unwrap();
+            }
+            save(&trainer, folder.path());
+            [WEIGHTS_FILE, OPTIMIZER_FILE].map(|file| read(folder.path(), file))
+        });
+        assert!(plain == again, "{}", config.model_type());
     }
 }
 
