@@ -17,6 +17,8 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
         eprintln!("skipped: resume: it signals workers by pid, and starts its own sandbox; run without SANDBOX");
         return;
     }
+    let _log =
+        tidemill_chassis::telemetry::init(&tidemill_chassis::telemetry::Telemetry::from_environment("warn"), "resume");
     let sandbox = Sandbox::start().await.unwrap();
     let clients = sandbox.clients.clone();
     let folder = tempfile::tempdir().unwrap();
@@ -39,12 +41,12 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
     let harried = begin(&clients, "harried", &spec, &prepared).await.unwrap();
     let signals = harry(&clients, &harried).await.unwrap();
     let harried = end(&clients, &harried).await.unwrap();
-    println!("{:<8} {:>8} {:>8} {:>6}", "signal", "at step", "saved", "lost");
-    for (signal, reached, saved) in &signals {
-        println!("{:<8} {reached:>8} {saved:>8} {:>6}", format!("{signal:?}"), (reached - saved).max(0));
+    println!("{:<8} {:>8} {:>8} {:>6} {:>9}", "signal", "at step", "saved", "lost", "restarts");
+    for Signalled { signal, reached, saved, restarts } in &signals {
+        println!("{:<8} {reached:>8} {saved:>8} {:>6} {restarts:>9}", format!("{signal:?}"), (reached - saved).max(0));
     }
-    let stopped = signals.iter().filter(|(signal, ..)| *signal == Signal::TERM);
-    let lost: Vec<i64> = stopped.map(|(_, reached, saved)| reached - saved).collect();
+    let stopped = signals.iter().filter(|one| one.signal == Signal::TERM);
+    let lost: Vec<i64> = stopped.map(|one| one.reached - one.saved).collect();
     let (kills, stops, most_lost) = (signals.len() - lost.len(), lost.len(), lost.iter().copied().max().unwrap_or(0));
     println!(
         "kill -9 {kills}, SIGTERM {stops}, steps lost to a SIGTERM at most {most_lost}, restarts {}",
@@ -62,8 +64,18 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
     sandbox.stop().await.unwrap();
 }
 
-/// Signals the worker at random steps; gives each signal, the step that was told last before it, and the newest checkpoint after it.
-async fn harry(clients: &Clients, name: &str) -> Result<Vec<(Signal, i64, i64)>> {
+struct Signalled {
+    signal: Signal,
+    /// The step that was told last before it.
+    reached: i64,
+    /// The step of the newest checkpoint after it.
+    saved: i64,
+    /// How often workers had died before it.
+    restarts: i32,
+}
+
+/// Signals the worker at random steps.
+async fn harry(clients: &Clients, name: &str) -> Result<Vec<Signalled>> {
     let mut signals = Vec::new();
     let (mut signalled, mut random) = (String::new(), 1u64);
     while signals.len() < 2 * TIMES {
@@ -92,7 +104,7 @@ async fn harry(clients: &Clients, name: &str) -> Result<Vec<(Signal, i64, i64)>>
         let gone = || kill_process(pid, Signal::CONT).is_err();
         eventually("the end of the worker", async || gone().then_some(())).await?;
         let saved = checkpoints(clients, name).await?.first().map_or(0, |checkpoint| checkpoint.step);
-        signals.push((signal, done(&job), saved));
+        signals.push(Signalled { signal, reached: done(&job), saved, restarts: job.restart_count });
         signalled = job.worker;
     }
     Ok(signals)
