@@ -17,8 +17,6 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
         eprintln!("skipped: resume: it signals workers by pid, and starts its own sandbox; run without SANDBOX");
         return;
     }
-    let _log =
-        tidemill_chassis::telemetry::init(&tidemill_chassis::telemetry::Telemetry::from_environment("warn"), "resume");
     let sandbox = Sandbox::start().await.unwrap();
     let clients = sandbox.clients.clone();
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,8 @@
 //!
 //! The only crate that says `unsafe`. Exceptions of C++ arrive as [`Error`].
 
+#[cfg(test)]
+mod alone;
 pub mod autocast;
 pub mod device;
 mod error;

@@ -150,22 +150,9 @@ mod tests {
         all
     }
 
-    /// Whether this process runs that test alone. If not, another one does: torch's generator belongs to a process, and other tests draw.
-    fn alone(test: &str) -> bool {
-        let is_given = |argument: &str| std::env::args().any(|given| given == argument);
-        if is_given(test) && is_given("--exact") {
-            return true;
-        }
-        let mut own = std::process::Command::new(std::env::current_exe().unwrap());
-        let out = own.args([test, "--exact"]).output().unwrap();
-        let text = String::from_utf8_lossy(&out.stdout);
-        assert!(out.status.success() && text.contains("1 passed"), "{text}");
-        false
-    }
-
     #[test]
     fn a_part_that_runs_again_gives_the_same_numbers_gradients_and_draws() {
-        if !alone("recompute::tests::a_part_that_runs_again_gives_the_same_numbers_gradients_and_draws") {
+        if !crate::alone::alone("recompute::tests::a_part_that_runs_again_gives_the_same_numbers_gradients_and_draws") {
             return;
         }
         for (input_needs, low) in [(true, false), (false, false), (true, true)] {

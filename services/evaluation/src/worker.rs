@@ -46,6 +46,7 @@ async fn run(
         return Ok(Ended::Done);
     }
     let assignment = Assignment::decode(&arguments.spec)?;
+    let _undisturbed = tidemill_torch::process::undisturbed();
     tidemill_torch::process::set_threads(threads(assignment.threads));
     let evaluation = &assignment.evaluation;
     let model_digest: Digest = evaluation.model_digest.parse().map_err(Error::from)?;

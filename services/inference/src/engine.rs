@@ -102,6 +102,7 @@ impl Engine {
         let queue = Arc::new(Queue::new(limits.waiting));
         let (jobs, counted) = (queue.clone(), threads.token());
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+            let _undisturbed = tidemill_torch::process::undisturbed();
             run(&decoder, limits, &jobs);
             drop(decoder);
             drop(counted);

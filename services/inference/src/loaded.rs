@@ -69,6 +69,7 @@ impl Loaded {
         for warning in &selection.warnings {
             tracing::warn!(warning, "the GPU is used less well than it could be");
         }
+        let _undisturbed = tidemill_torch::process::undisturbed();
         let mut model = tidemill_models::load(folder, selection.device)?;
         // One product a layer is faster than three.
         model.merge_adapter()?;

@@ -146,6 +146,8 @@ impl Run<'_> {
 
     /// Resumes, takes steps and saves, together with the other ranks, of which so many share this machine's cores; rank 0 leaves the model.
     async fn learn(&self, world: World, sharing: usize, stop: &dyn Fn() -> bool) -> Result<Ended> {
+        // Not before: children that are started inherit what is held back.
+        let _undisturbed = tidemill_torch::process::undisturbed();
         let leads = world.rank() == 0;
         let threads = (threads(self.assignment.threads) / sharing as i32).max(1);
         tidemill_torch::process::set_threads(threads);

@@ -126,6 +126,7 @@ pub async fn run<J: Job>(
                     cause = how,
                     restarts,
                     ranks = worker.ranks,
+                    last_words = tail.last_words(),
                     "worker died and is started again"
                 );
                 tokio::time::sleep(Duration::from_millis(50 << fruitless.min(6))).await;
@@ -186,8 +187,12 @@ impl Tail {
         }
     }
 
+    fn last_words(&self) -> String {
+        self.last_lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+    }
+
     fn died(&self, how: &str) -> Fault {
-        let said = self.last_lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ");
+        let said = self.last_words();
         let said = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
         Fault::new(Code::Internal, "WORKER_DIED", format!("the worker died of {how}{said}"))
     }
