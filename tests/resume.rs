@@ -41,7 +41,8 @@ async fn fifty_kills_and_fifty_stops_change_no_byte() {
     let harried = end(&clients, &harried).await.unwrap();
     println!("{:<8} {:>8} {:>8} {:>6} {:>9}", "signal", "at step", "saved", "lost", "restarts");
     for Signalled { signal, reached, saved, restarts } in &signals {
-        println!("{:<8} {reached:>8} {saved:>8} {:>6} {restarts:>9}", format!("{signal:?}"), (reached - saved).max(0));
+        let name = if *signal == Signal::TERM { "SIGTERM" } else { "kill -9" };
+        println!("{name:<8} {reached:>8} {saved:>8} {:>6} {restarts:>9}", (reached - saved).max(0));
     }
     let stopped = signals.iter().filter(|one| one.signal == Signal::TERM);
     let lost: Vec<i64> = stopped.map(|one| (one.reached - one.saved).max(0)).collect();
